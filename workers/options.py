@@ -1,0 +1,73 @@
+"""What a worker process is told at its start: one frozen record, passed as JSON in the environment. Layer 1.
+
+The node agent writes it, ``zts worker`` reads it. The command line shows only what a person wants to see in ``ps``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zts.errors import ConfigError, ZtsError
+from zts.registry import ModelSpec
+
+__all__ = ["OPTIONS_VARIABLE", "WorkerOptions"]
+
+OPTIONS_VARIABLE: Final = "ZTS_WORKER_OPTIONS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """Everything that one worker process needs.
+
+    Attributes:
+        worker_id: The broker's id of the slot, such as ``9000``; ``""`` for a worker started by hand.
+        epoch: Number of this process in the slot; grows with each restart.
+        node_id: The node agent that started it; ``""`` when started by hand.
+        spec: The model version to serve.
+        model_dir: Folder with the unpacked archive; becomes the working directory.
+        worker_endpoint, control_endpoint: The broker's sockets.
+        gpu_id: Index for the handler's ``gpu_id``; None on CPU. The agent has set ``CUDA_VISIBLE_DEVICES`` already.
+        cpu_threads: Threads for torch and OpenMP, at least 1.
+        heartbeat_s: Pause between beats.
+        drain_timeout_s: Longest time to finish what is held after SIGTERM.
+        orphan_timeout_s: A managed worker without a broker for so long exits; 0: never.
+        parent_pid: Exit when this process is no longer the parent; 0: do not look.
+    """
+
+    worker_id: str
+    epoch: int
+    spec: ModelSpec
+    model_dir: str
+    worker_endpoint: str
+    control_endpoint: str
+    node_id: str = ""
+    gpu_id: int | None = None
+    cpu_threads: int = 1
+    heartbeat_s: float = 1.0
+    drain_timeout_s: float = 30.0
+    orphan_timeout_s: float = 60.0
+    parent_pid: int = 0
+    decode_input_request: bool = True
+    limit_max_image_pixels: bool = True
+    max_response_bytes: int = 6_553_500
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON."""
+        out = {name: getattr(self, name) for name in self.__slots__ if name != "spec"}
+        return json.dumps({**out, "spec": self.spec.to_map()})
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerOptions:
+        """Undo ``to_json``.
+
+        Raises:
+            ConfigError: If the text is no such record.
+        """
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            raw["spec"] = ModelSpec.from_map(raw["spec"])
+            return cls(**raw)
+        except (ValueError, KeyError, TypeError, ZtsError) as exc:
+            raise ConfigError(f"{OPTIONS_VARIABLE} is not readable: {exc}") from None

@@ -1,0 +1,143 @@
+"""What a model version is: one frozen record that broker, node and worker share. Layer 1.
+
+``ModelSpec`` is the merged result of archive, model-config.yaml, request and server defaults (DESIGN.md 8,
+TORCHSERVE.md 5.3 and 6). It travels as a plain map inside REQUEST, REPLY, DESIRE and a worker's HELLO.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from zts.errors import BadRequest
+
+__all__ = ["MAX_BATCH_SIZE", "ModelSpec", "check_model_name"]
+
+MAX_BATCH_SIZE: Final = 4096
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_model_name(name: str) -> str:
+    """Return ``name`` if it may be a model's name or version: 1-128 letters, digits, dots, dashes, underscores.
+
+    Raises:
+        BadRequest: If it may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadRequest(
+            f"Model name or version {name[:140]!r} is not valid: use 1 to 128 letters, digits, '.', '_' or '-'."
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One version of one model, ready to be run.
+
+    Attributes:
+        name, version: Checked by ``check_model_name``.
+        url: What the user registered: archive name, path or URL; shown as ``modelUrl``.
+        handler: ``module``, ``module.py``, ``module:function`` or a built-in name; ``""``: what the archive says.
+        batch_size: Most jobs in one batch, at least 1.
+        max_batch_delay_s: Longest wait of a batch's first job; None: learnt (DESIGN.md 5).
+        min_workers, max_workers: Wanted processes from model-config.yaml; 0/0: not said there.
+        response_timeout_s: Run budget of one batch.
+        startup_timeout_s: Budget for loading.
+        max_retry_timeout_s: How long a broken worker is restarted before its circuit opens.
+        client_timeout_s: Deadline for jobs that carry none; 0: none.
+        job_queue_size: Most queued jobs (count).
+        job_queue_bytes: Most queued body bytes.
+        device_type: ``cpu``, ``gpu`` or ``""`` (GPU if there is one).
+        device_ids: GPUs to use; empty: all.
+        priority: Class of jobs that name none: ``high``, ``normal``, ``low``.
+        prefetch: None: by measured run time.
+        isolate_errors: Run the items one by one when the whole call raises.
+        max_attempts: Workers a job may die with before it is poison.
+        loaded_at_startup: Named on the command line or in the configuration.
+        config: The whole model-config.yaml mapping, for the handler.
+    """
+
+    name: str
+    version: str
+    url: str = ""
+    handler: str = ""
+    runtime: str = "python"
+    batch_size: int = 1
+    max_batch_delay_s: float | None = None
+    min_workers: int = 0
+    max_workers: int = 0
+    response_timeout_s: float = 120.0
+    startup_timeout_s: float = 120.0
+    max_retry_timeout_s: float = 300.0
+    client_timeout_s: float = 0.0
+    job_queue_size: int = 100
+    job_queue_bytes: int = 1 << 30
+    device_type: str = ""
+    device_ids: tuple[int, ...] = ()
+    priority: str = "normal"
+    prefetch: bool | None = None
+    isolate_errors: bool = False
+    max_attempts: int = 2
+    loaded_at_startup: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_model_name(self.name)
+        check_model_name(self.version)
+        if not 1 <= self.batch_size <= MAX_BATCH_SIZE:
+            raise BadRequest(f"batch size {self.batch_size} is not between 1 and {MAX_BATCH_SIZE}")
+        if self.max_batch_delay_s is not None and self.max_batch_delay_s < 0:
+            raise BadRequest("max_batch_delay must not be negative")
+        if self.priority not in ("high", "normal", "low"):
+            raise BadRequest(f"priority {self.priority!r} is none of high, normal, low")
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the record as a map of JSON-like values for the wire or the journal."""
+        out: dict[str, Any] = {}
+        for spec_field in fields(self):
+            value = getattr(self, spec_field.name)
+            out[spec_field.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    @classmethod
+    def from_map(cls, raw: Mapping[str, Any]) -> ModelSpec:
+        """Rebuild a record; unknown keys (a newer peer) are ignored, missing ones are the defaults.
+
+        Raises:
+            BadRequest: If a value has the wrong type or is out of range.
+        """
+        known = {spec_field.name: spec_field for spec_field in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, value in raw.items():
+            if key not in known:
+                continue
+            kind = str(known[key].type)
+            if not _fits(kind, value):
+                raise BadRequest(f"model field {key!r}: {value!r} is not {kind}")
+            values[key] = tuple(value) if key == "device_ids" else value
+        try:
+            return cls(**values)
+        except TypeError as exc:
+            raise BadRequest(f"model record is incomplete: {exc}") from None
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "bool": (bool,),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "bool | None": (bool, type(None)),
+    "tuple[int, ...]": (list, tuple),
+    "Mapping[str, Any]": (dict,),
+}
+
+
+def _fits(kind: str, value: object) -> bool:
+    if isinstance(value, bool) and "bool" not in kind:
+        return False
+    if kind == "tuple[int, ...]":
+        return isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
+    return isinstance(value, _KINDS[kind])

@@ -1,0 +1,109 @@
+"""All settings of a zts instance as one frozen record. Values only: ``zts/config.py`` reads files, flags and the
+environment. Times in seconds, sizes in bytes. Layer 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from zts.errors import ConfigError
+
+__all__ = ["Endpoints", "Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """The broker's four ZeroMQ addresses (``ipc://…`` or ``tcp://host:port``)."""
+
+    client: str
+    worker: str
+    control: str
+    event: str
+
+    @classmethod
+    def in_folder(cls, runtime_dir: str) -> Endpoints:
+        """Return ipc endpoints inside ``runtime_dir``."""
+        return cls(
+            client=f"ipc://{runtime_dir}/client.ipc",
+            worker=f"ipc://{runtime_dir}/worker.ipc",
+            control=f"ipc://{runtime_dir}/control.ipc",
+            event=f"ipc://{runtime_dir}/event.ipc",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a role needs to know; made by ``zts/config.py``, handed down, never changed.
+
+    ``load_models`` holds entries as ``--models`` takes them (``file``, ``name=file``, ``all``); ``models`` is
+    TorchServe's JSON of section 5.3 as a mapping; ``properties`` keeps the raw configuration file for display.
+    """
+
+    runtime_dir: str
+    endpoints: Endpoints
+    model_store: str = ""
+    workflow_store: str = ""
+    load_models: tuple[str, ...] = ()
+    models: Mapping[str, Any] = field(default_factory=dict)
+    inference_address: str = "http://127.0.0.1:8080"
+    management_address: str = "http://127.0.0.1:8081"
+    metrics_address: str = "http://127.0.0.1:8082"
+    http_processes: int = 1
+    max_request_bytes: int = 6_553_500
+    max_response_bytes: int = 6_553_500
+    job_queue_size: int = 100
+    job_queue_bytes: int = 1 << 30
+    default_workers_per_model: int = 0
+    default_response_timeout_s: float = 120.0
+    default_startup_timeout_s: float = 120.0
+    unregister_timeout_s: float = 120.0
+    number_of_gpu: int = -1  # -1: all that are there
+    initial_worker_id: int = 9000
+    decode_input_request: bool = True
+    limit_max_image_pixels: bool = True
+    default_service_handler: str = ""
+    blacklist_env_vars: str = ""
+    enable_model_api: bool = False
+    enable_metrics_api: bool = True
+    allowed_urls: tuple[str, ...] = ("file://.*", "http(s)?://.*")
+    cors_allowed_origin: str = ""
+    cors_allowed_methods: str = ""
+    cors_allowed_headers: str = ""
+    heartbeat_s: float = 1.0
+    heartbeat_misses: int = 4
+    drain_timeout_s: float = 30.0
+    cpu_threads: int = 0  # of one worker; 0: cores / workers on this host
+    log_dir: str = ""  # "": stderr only
+    log_format: str = "text"  # or json
+    log_level: str = "info"
+    access_log: bool = True
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    def to_map(self) -> dict[str, Any]:
+        """Return the settings as JSON-like values; ``from_map`` undoes it."""
+        out: dict[str, Any] = {}
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, Endpoints):
+                value = {part.name: getattr(value, part.name) for part in fields(value)}
+            out[setting.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    @classmethod
+    def from_map(cls, raw: Mapping[str, Any]) -> Settings:
+        """Rebuild settings from ``to_map``'s form.
+
+        Raises:
+            ConfigError: If a key is unknown or missing.
+        """
+        values = dict(raw)
+        try:
+            values["endpoints"] = Endpoints(**values["endpoints"])
+            for name in ("load_models", "allowed_urls"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            return cls(**values)
+        except (KeyError, TypeError) as exc:
+            raise ConfigError(f"settings are not of this zts version: {exc}") from None

@@ -1,0 +1,1 @@
+"""The wire: constants, records, codec, heads and typed values. See PROTOCOL.md."""

@@ -1,0 +1,233 @@
+"""What rides beside a body and the broker never opens: request headers in, response headers out. Layer 1.
+
+``JobHead`` says how the worker turns a job's body into the handler's row (TORCHSERVE.md 1.3, or a typed value of a
+direct client); ``ResultHead`` how the answer's body is to be read. Both are msgpack maps with short keys; a missing
+key is the default, unknown keys are ignored, so that either side may be newer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from zts.errors import RemoteProtocolError
+from zts.wire.codec import pack, unpack
+from zts.wire.frames import MAX_HEAD_BYTES
+from zts.wire.messages import Body
+
+__all__ = [
+    "BODY",
+    "PARTS",
+    "VALUE",
+    "JobHead",
+    "Part",
+    "ResultHead",
+    "pack_job_head",
+    "pack_parts",
+    "pack_result_head",
+    "unpack_job_head",
+    "unpack_parts",
+    "unpack_result_head",
+]
+
+BODY: Final = "body"  # one raw body with a content type: row {"body": …}
+PARTS: Final = "parts"  # the body is packed (name, content type, bytes) triples: row {name: …, …}
+VALUE: Final = "value"  # a typed value of a direct client: row {"body": value}
+
+Headers = Sequence[tuple[str, str]]
+Part = tuple[str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class JobHead:
+    """How to read a job's body.
+
+    Attributes:
+        request_id: For logs, ``context.get_request_id`` and the ``x-request-id`` header.
+        headers: Request headers with the client's spelling, in order; a repeated one appears repeatedly.
+        kind: ``BODY``, ``PARTS`` or ``VALUE``.
+        content_type: Of a ``BODY``, without parameters; ``""`` when there was none.
+        encoding: Of a ``VALUE``: ``bytes``, ``text``, ``msgpack``, ``ndarray`` or ``tensor`` (see zts/wire/values.py).
+        dtype: Element type of an array, numpy's name (``float32``) or ``bfloat16``.
+        shape: Shape of an array.
+        typed: The client understands typed answers (direct clients); otherwise bytes as over REST.
+    """
+
+    request_id: str = ""
+    headers: Headers = ()
+    kind: str = BODY
+    content_type: str = ""
+    encoding: str = ""
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    typed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResultHead:
+    """How to read a result's body.
+
+    Attributes:
+        headers: Response headers that the handler set.
+        content_type: ``""`` when nobody set one.
+        reason: Reason phrase; ``""`` for none.
+        error: Error code (``zts.errors``) or ``""``; with one the body is the message in UTF-8.
+        type_name: TorchServe's ``type`` of the error when it is not the code's usual one.
+        encoding, dtype, shape: Of a typed answer, as in ``JobHead``.
+    """
+
+    headers: Headers = ()
+    content_type: str = ""
+    reason: str = ""
+    error: str = ""
+    type_name: str = ""
+    encoding: str = ""
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+
+
+_EMPTY_RESULT = ResultHead()
+
+
+def pack_job_head(head: JobHead) -> bytes:
+    """Pack ``head``, leaving out what is default."""
+    out: dict[str, Any] = {}
+    if head.request_id:
+        out["i"] = head.request_id
+    if head.headers:
+        out["h"] = head.headers
+    if head.kind != BODY:
+        out["k"] = head.kind
+    if head.content_type:
+        out["c"] = head.content_type
+    if head.encoding:
+        out["e"] = head.encoding
+    if head.dtype:
+        out["d"] = head.dtype
+        out["s"] = head.shape
+    if head.typed:
+        out["t"] = True
+    return pack(out)
+
+
+def unpack_job_head(data: Body) -> JobHead:
+    """Undo ``pack_job_head``; ``b""`` is a head of defaults.
+
+    Raises:
+        RemoteProtocolError: If a field has the wrong type.
+    """
+    if not data:
+        return JobHead()
+    out = _map(data)
+    return JobHead(
+        _str(out, "i"),
+        _headers(out),
+        _str(out, "k") or BODY,
+        _str(out, "c"),
+        _str(out, "e"),
+        _str(out, "d"),
+        _shape(out),
+        out.get("t") is True,
+    )
+
+
+def pack_result_head(head: ResultHead) -> bytes:
+    """Pack ``head``, leaving out what is default; ``b""`` when everything is."""
+    out: dict[str, Any] = {}
+    if head.headers:
+        out["h"] = head.headers
+    if head.content_type:
+        out["c"] = head.content_type
+    if head.reason:
+        out["r"] = head.reason
+    if head.error:
+        out["x"] = head.error
+    if head.type_name:
+        out["n"] = head.type_name
+    if head.encoding:
+        out["e"] = head.encoding
+    if head.dtype:
+        out["d"] = head.dtype
+        out["s"] = head.shape
+    return pack(out) if out else b""
+
+
+def unpack_result_head(data: Body) -> ResultHead:
+    """Undo ``pack_result_head``.
+
+    Raises:
+        RemoteProtocolError: If a field has the wrong type.
+    """
+    if not data:
+        return _EMPTY_RESULT
+    out = _map(data)
+    return ResultHead(
+        _headers(out),
+        _str(out, "c"),
+        _str(out, "r"),
+        _str(out, "x"),
+        _str(out, "n"),
+        _str(out, "e"),
+        _str(out, "d"),
+        _shape(out),
+    )
+
+
+def pack_parts(parts: Sequence[Part]) -> bytes:
+    """Pack form fields as the body of a ``PARTS`` job: (name, content type or ``""``, bytes) each."""
+    return pack(parts)
+
+
+def unpack_parts(data: Body) -> list[Part]:
+    """Undo ``pack_parts``.
+
+    Raises:
+        RemoteProtocolError: If it is anything but such triples.
+    """
+    rows = unpack(data, max_bytes=2**31)
+    if not isinstance(rows, list):
+        raise RemoteProtocolError("parts are no array")
+    out: list[Part] = []
+    for row in rows:
+        if not isinstance(row, list) or [type(cell) for cell in row] != [str, str, bytes]:
+            raise RemoteProtocolError("a part is no (name, content type, bytes)")
+        out.append((row[0], row[1], row[2]))
+    return out
+
+
+def _map(data: Body) -> dict[str, Any]:
+    out = unpack(data, max_bytes=MAX_HEAD_BYTES)
+    if not isinstance(out, dict):
+        raise RemoteProtocolError("a head is a map")
+    return out
+
+
+def _str(out: dict[str, Any], key: str) -> str:
+    value = out.get(key, "")
+    if type(value) is not str:
+        raise RemoteProtocolError(f"head field {key!r} is no string")
+    return value
+
+
+def _headers(out: dict[str, Any]) -> Headers:
+    rows = out.get("h", ())
+    if not rows:
+        return ()
+    if type(rows) is not list:
+        raise RemoteProtocolError("headers are no array")
+    pairs: list[tuple[str, str]] = []
+    for row in rows:
+        if type(row) is not list or len(row) != 2 or type(row[0]) is not str or type(row[1]) is not str:
+            raise RemoteProtocolError("a header is a pair of strings")
+        pairs.append((row[0], row[1]))
+    return pairs
+
+
+def _shape(out: dict[str, Any]) -> tuple[int, ...]:
+    shape = out.get("s", ())
+    if not shape:
+        return ()
+    if type(shape) is not list or len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
+        raise RemoteProtocolError("a shape is an array of sizes")
+    return tuple(shape)
