@@ -124,12 +124,14 @@ def test_samples_are_held_out_images_to_the_pixel(handler: Any) -> None:
 def test_file_base64_and_pixel_list_give_the_same_batch(handler: Any, torch: Any) -> None:
     from_file = handler.preprocess([{"data": sample(7)}])
     rows = from_file[0, 0].tolist()
-    same = handler.preprocess([
-        {"body": base64.b64encode(sample(7)).decode()},
-        {"body": rows},
-        {"data": [rows]},
-        {"body": [value for row in rows for value in row]},
-    ])
+    same = handler.preprocess(
+        [
+            {"body": base64.b64encode(sample(7)).decode()},
+            {"body": rows},
+            {"data": [rows]},
+            {"body": [value for row in rows for value in row]},
+        ]
+    )
     assert same.shape == (4, 1, 8, 8)
     assert same.dtype == torch.float32
     assert all(torch.equal(one, from_file[0]) for one in same)

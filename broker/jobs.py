@@ -1,0 +1,109 @@
+"""What the broker remembers of a job and of a client, and the answers it gives itself. Layer 1.
+
+A job is in exactly one place: queued, held by one worker, or done. Its ``state`` says which; structures that find out
+lazily (queue lanes, the heap of deadlines) skip jobs that are done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from zts.errors import DeadlineExceeded, ModelNotFound, NoWorker, PoisonJob, QueueFull, VersionNotFound, ZtsError
+from zts.wire.heads import ResultHead, pack_result_head
+from zts.wire.messages import NORMAL, Job, Result
+
+if TYPE_CHECKING:
+    from zts.broker.entries import ModelEntry
+
+__all__ = ["DONE", "NO_DEADLINE", "QUEUED", "SENT", "ClientRecord", "PendingJob", "error_result"]
+
+QUEUED: Final = 0
+SENT: Final = 1  # a worker holds it
+DONE: Final = 2  # answered or cancelled; a worker may still run it, its result is discarded
+
+NO_DEADLINE: Final = 0.0
+
+_FORGOTTEN: Final = Job(0, "", "", NORMAL, 0, b"", b"")
+
+
+class PendingJob:
+    """One accepted job until it is answered or cancelled.
+
+    Attributes:
+        item_id: The broker's own number, rising with arrival; it is the order of a queue and the id that workers see.
+        client: Who asked.
+        wire: The job as it came; head and body are opaque.
+        entry: The model version that runs it.
+        lane: Its priority class: ``HIGH``, ``NORMAL`` or ``LOW``.
+        size: Bytes of its body.
+        arrived_at: When it came.
+        deadline: When it is answered 408, ``NO_DEADLINE`` for never.
+        state: ``QUEUED``, ``SENT`` or ``DONE``.
+        attempts: Workers that were lost while they ran it.
+    """
+
+    __slots__ = (
+        "arrived_at",
+        "attempts",
+        "client",
+        "deadline",
+        "entry",
+        "item_id",
+        "lane",
+        "size",
+        "state",
+        "wire",
+    )
+
+    def __init__(
+        self,
+        item_id: int,
+        client: ClientRecord,
+        wire: Job,
+        entry: ModelEntry,
+        lane: int,
+        size: int,
+        arrived_at: float,
+    ) -> None:
+        self.item_id = item_id
+        self.client = client
+        self.wire = wire
+        self.entry = entry
+        self.lane = lane
+        self.size = size
+        self.arrived_at = arrived_at
+        self.deadline = NO_DEADLINE
+        self.state = QUEUED
+        self.attempts = 0
+
+    def forget_body(self) -> None:
+        """Drop head and body, since a lane, the heap or a worker may refer to this job for a while yet."""
+        self.wire = _FORGOTTEN
+
+
+class ClientRecord:
+    """What is known of one client.
+
+    Attributes:
+        client_id: Its stable id.
+        jobs: By the client's job id: the job while it is pending, its result while that is remembered.
+        out: Results for the next ``SendResults``.
+    """
+
+    __slots__ = ("client_id", "jobs", "out")
+
+    def __init__(self, client_id: str) -> None:
+        self.client_id = client_id
+        self.jobs: dict[int, PendingJob | Result] = {}
+        self.out: list[Result] = []
+
+
+_HEADS: Final = {
+    kind: pack_result_head(ResultHead(error=kind.code))
+    for kind in (DeadlineExceeded, ModelNotFound, NoWorker, PoisonJob, QueueFull, VersionNotFound)
+}
+
+
+def error_result(job_id: int, kind: type[ZtsError], text: str) -> Result:
+    """Return the answer that makes the client raise ``kind`` with ``text``."""
+    return Result(job_id, kind.http_status, _HEADS[kind], text.encode())

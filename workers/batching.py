@@ -1,0 +1,94 @@
+"""The batch window: when do waiting jobs leave as one batch. No sockets, no clock. Layer 1."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["BatchWindow", "Window"]
+
+T = TypeVar("T")
+
+
+class Window(Protocol[T]):
+    """What the core needs of a window, so that one with a learnt delay can take the fixed one's place."""
+
+    def add(self, item: T, now: float) -> None:
+        """Put ``item`` behind the others."""
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether a batch should leave now."""
+
+    def next_deadline(self) -> float | None:
+        """Return when the window closes; None while it is not open."""
+
+    def take(self, limit: int | None = None) -> list[T]:
+        """Remove and return the oldest items."""
+
+    def clear(self) -> list[T]:
+        """Remove and return all items."""
+
+    def __len__(self) -> int: ...
+
+
+class BatchWindow(Generic[T]):
+    """Collect jobs until the batch is full or its first job has waited enough.
+
+    The window opens at the first job, not when the worker starts to wait, so an idle spell never shortens a later
+    job's wait. Jobs beyond a full batch stay inside, each with its own arrival, and open the next window. Not thread-safe.
+
+    Args:
+        max_batch_size: Most jobs in one batch; at least 1.
+        max_batch_delay_s: Longest wait of the first job, in seconds. 0 and None (no delay was set) mean "run what is
+            already here": batches then form by themselves while another one runs.
+
+    Raises:
+        ValueError: If ``max_batch_size`` is below 1 or the delay is negative.
+
+    >>> window = BatchWindow[str](max_batch_size=3, max_batch_delay_s=0.5)
+    >>> window.add("a", now=10.0)
+    >>> window.is_due(now=10.4), window.is_due(now=10.5)
+    (False, True)
+    """
+
+    __slots__ = ("_delay_s", "_held", "_size")
+
+    def __init__(self, *, max_batch_size: int, max_batch_delay_s: float | None) -> None:
+        if max_batch_size < 1:
+            raise ValueError("max_batch_size must be at least 1")
+        if max_batch_delay_s is not None and max_batch_delay_s < 0:
+            raise ValueError("max_batch_delay_s must not be negative")
+        self._size = max_batch_size
+        self._delay_s = max_batch_delay_s or 0.0
+        self._held: deque[tuple[float, T]] = deque()
+
+    def add(self, item: T, now: float) -> None:
+        """Put ``item`` behind the others; the first one opens the window."""
+        self._held.append((now, item))
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether a batch should leave: it is full, or its first job has waited the whole delay."""
+        held = self._held
+        return bool(held) and (len(held) >= self._size or now >= held[0][0] + self._delay_s)
+
+    def next_deadline(self) -> float | None:
+        """Return when the window closes: in the past when the batch is full, None when there is no job."""
+        held = self._held
+        if not held:
+            return None
+        return held[0][0] if len(held) >= self._size else held[0][0] + self._delay_s
+
+    def take(self, limit: int | None = None) -> list[T]:
+        """Remove and return the oldest jobs, at most ``limit`` and never more than one batch; due or not."""
+        held = self._held
+        count = min(len(held), self._size if limit is None else min(limit, self._size))
+        return [held.popleft()[1] for _ in range(count)]
+
+    def clear(self) -> list[T]:
+        """Remove and return all jobs, oldest first."""
+        items = [item for _, item in self._held]
+        self._held.clear()
+        return items
+
+    def __len__(self) -> int:
+        return len(self._held)

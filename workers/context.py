@@ -1,0 +1,187 @@
+"""What a handler sees beside its data: the worker's ``Context`` and one ``RequestProcessor`` for each request.
+
+The names and behaviour are TorchServe's (TORCHSERVE.md 8.3), because models' code uses them. One ``Context`` lives as
+long as the worker, so that a handler may park things on it; ``begin_batch`` gives it a batch's requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+__all__ = ["SERVER_NAME", "SERVER_VERSION", "Context", "RequestProcessor"]
+
+# What TorchServe told its handlers; some look at it.
+SERVER_NAME: Final = "MMS"
+SERVER_VERSION: Final = "0.12.0"
+
+_CONTENT_TYPE: Final = "content-type"
+
+
+class RequestProcessor:
+    """One request's headers, and what the handler wants in the answer's head.
+
+    Args:
+        request_header: Header map as handlers see it: names with the client's spelling, values strings, and one
+            ``{"<parameter>": {"content-type": …}}`` entry for each parameter of the row.
+    """
+
+    __slots__ = ("_request_header", "reason_phrase", "response_header", "status_code")
+
+    def __init__(self, request_header: dict[str, Any]) -> None:
+        self._request_header = request_header
+        self.status_code: int = 200
+        self.reason_phrase: str | None = None
+        self.response_header: dict[str, Any] = {}
+
+    def get_request_property(self, key: str) -> Any:
+        """Return the request header ``key`` (case-sensitive), or None."""
+        return self._request_header.get(key)
+
+    def get_request_properties(self) -> dict[str, Any]:
+        """Return all request headers."""
+        return self._request_header
+
+    def report_status(self, code: int, reason_phrase: str | None = None) -> None:
+        """Answer with status ``code`` and this reason phrase."""
+        self.status_code = code
+        self.reason_phrase = reason_phrase
+
+    def get_response_status_code(self) -> int:
+        """Return the status that the answer will have."""
+        return self.status_code
+
+    def get_response_status_phrase(self) -> str | None:
+        """Return the reason phrase, None when nobody set one."""
+        return self.reason_phrase
+
+    def add_response_property(self, key: str, value: Any) -> None:
+        """Answer with header ``key``; a value that is no string is sent as its ``str()``."""
+        self.response_header[key] = value
+
+    def get_response_headers(self) -> dict[str, Any]:
+        """Return the headers set so far."""
+        return self.response_header
+
+    def get_response_header(self, key: str) -> Any:
+        """Return one header set so far, or None."""
+        return self.response_header.get(key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RequestProcessor) and all(
+            getattr(self, name) == getattr(other, name) for name in RequestProcessor.__slots__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Context:
+    """Everything that a handler is told about its model, its worker and the present batch.
+
+    Args:
+        model_name: Registered name.
+        model_dir: Folder of the unpacked archive.
+        manifest: The archive's manifest, None if it has none.
+        batch_size: Most requests in one batch.
+        gpu: Index of the worker's GPU, None on CPU.
+        mms_version: Told to handlers as ``server_version``.
+        limit_max_image_pixels: Whether image handlers keep Pillow's limit of pixels.
+        optional: ``metrics`` (an object as of ``zts.workers.metrics``) and ``model_yaml_config`` (mapping).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        model_dir: str,
+        manifest: dict[str, Any] | None,
+        batch_size: int,
+        gpu: int | None,
+        mms_version: str,
+        limit_max_image_pixels: bool = True,
+        **optional: Any,
+    ) -> None:
+        unknown = optional.keys() - {"metrics", "model_yaml_config"}
+        if unknown:
+            raise TypeError(f"Context() got an unexpected keyword argument {min(unknown)!r}")
+        self.model_name = model_name
+        self.manifest = manifest
+        self.system_properties: dict[str, Any] = {
+            "model_dir": model_dir,
+            "gpu_id": gpu,
+            "batch_size": batch_size,
+            "server_name": SERVER_NAME,
+            "server_version": mms_version,
+            "limit_max_image_pixels": limit_max_image_pixels,
+        }
+        self.request_ids: dict[int, str] | None = None
+        self.request_processor: list[RequestProcessor] = []
+        self.metrics: Any = optional.get("metrics")
+        self.model_yaml_config: dict[str, Any] = optional.get("model_yaml_config") or {}
+        self.stopping_criteria: Any = None
+        self.cl_socket: Any = None
+        self.header_key_sequence_id = "ts_request_sequence_id"
+        self.header_key_sequence_start = "ts_request_sequence_start"
+        self.header_key_sequence_end = "ts_request_sequence_end"
+        # Answers sent ahead by the streaming call, one list for each such call; see ts_compat/streaming.py.
+        self.intermediate_answers: list[Sequence[Any]] = []
+
+    def begin_batch(self, request_ids: dict[int, str], processors: list[RequestProcessor]) -> None:
+        """Make these the present batch's requests; nothing of the batch before remains."""
+        self.request_ids = request_ids
+        self.request_processor = processors
+        if self.intermediate_answers:
+            self.intermediate_answers = []
+        metrics = self.metrics
+        if metrics is not None:
+            metrics.request_ids = request_ids
+
+    def get_request_id(self, idx: int = 0) -> str | None:
+        """Return the id of request ``idx`` of the batch; None while the model is loaded."""
+        return self.request_ids.get(idx) if self.request_ids else None
+
+    def get_request_header(self, idx: int, key: str) -> Any:
+        """Return header ``key`` (case-sensitive) of request ``idx``, or None."""
+        return self.request_processor[idx].get_request_property(key)
+
+    def get_all_request_header(self, idx: int) -> dict[str, Any]:
+        """Return all headers of request ``idx``."""
+        return self.request_processor[idx].get_request_properties()
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        """Answer request ``idx`` with this content type."""
+        self.request_processor[idx].add_response_property(_CONTENT_TYPE, value)
+
+    def get_response_content_type(self, idx: int) -> Any:
+        """Return the content type set so far, or None."""
+        return self.request_processor[idx].get_response_header(_CONTENT_TYPE)
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """Answer request ``idx`` with status ``code`` and reason ``phrase``."""
+        self.request_processor[idx].report_status(code, reason_phrase=phrase)
+
+    def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
+        """Answer every request of the batch with status ``code`` and reason ``phrase``."""
+        for processor in self.request_processor:
+            processor.report_status(code, reason_phrase=phrase)
+
+    def get_response_status(self, idx: int) -> tuple[int, str | None]:
+        """Return (code, phrase) of request ``idx``'s answer."""
+        processor = self.request_processor[idx]
+        return processor.get_response_status_code(), processor.get_response_status_phrase()
+
+    def set_response_header(self, idx: int, key: str, value: Any) -> None:
+        """Answer request ``idx`` with header ``key``."""
+        self.request_processor[idx].add_response_property(key, value)
+
+    def get_response_headers(self, idx: int) -> dict[str, Any]:
+        """Return the headers set so far for request ``idx``."""
+        return self.request_processor[idx].get_response_headers()
+
+    def get_sequence_id(self, idx: int) -> Any:
+        """Return the id of the sequence that request ``idx`` belongs to, or None."""
+        return self.get_request_header(idx, self.header_key_sequence_id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]

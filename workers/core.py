@@ -1,0 +1,393 @@
+"""One worker's brain, in two halves that never share a thread. Pure, layer 2.
+
+``ComputeCore`` decides about jobs: which leave as a batch, what has expired, when a draining worker may go.
+``PresenceCore`` decides what the broker is told about this process: hello, beats, states, and when to give up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, TypeAlias
+
+from zts.errors import DeadlineExceeded
+from zts.lifecycle import WorkerEvent, WorkerState, next_state
+from zts.wire.heads import ResultHead, pack_result_head
+from zts.wire.messages import Result, WorkItem
+from zts.workers import events as e
+from zts.workers.batching import Window
+
+__all__ = ["FENCE_WAIT_S", "HELLO_RETRY_S", "ComputeCore", "Held", "PresenceCore"]
+
+FENCE_WAIT_S: Final = 2.0  # a draining worker waits so long for the broker's FENCE
+HELLO_RETRY_S: Final = 2.0
+_HELLO_QUIET_S: Final = 0.5  # several REFUSED for messages sent before are answered by one HELLO
+_SILENT_BEATS: Final = 3
+_SILENT_MIN_S: Final = 3.0
+# Rows of one OUTCOMES: with every body just inline (32 KiB) the header frame stays below a quarter of its limit.
+_OUTCOME_ROWS: Final = 512
+_TRACEBACK_LINES: Final = 30
+
+# What waits in the window: a job and its deadline on this host's clock; None: it has none.
+Held: TypeAlias = tuple[float | None, WorkItem]
+
+_DEADLINE_HEAD = pack_result_head(ResultHead(error=DeadlineExceeded.code))
+_DEADLINE_TEXT = b"The request's time budget was over before the worker could run it."
+
+
+def _expired(item: WorkItem) -> Result:
+    return Result(item.item_id, DeadlineExceeded.http_status, _DEADLINE_HEAD, _DEADLINE_TEXT)
+
+
+class ComputeCore:
+    """Decide what the compute thread does next.
+
+    Events only change state, and give an action where one cannot wait; ``TickEnded`` forms batches, so that all that
+    was drained in one go is seen together. At most one batch runs: no ``TickEnded`` may be told between a RunBatch
+    and its BatchFinished.
+
+    Args:
+        epoch: Of this process; messages of another one are counted and dropped.
+        batch_size: Most items of one RunBatch.
+        window: Collects the items.
+    """
+
+    def __init__(self, *, epoch: int, batch_size: int, window: Window[Held]) -> None:
+        self._epoch = epoch
+        self._batch_size = batch_size
+        self._window = window
+        self.state = WorkerState.LOADING
+        self._broker_id: str | None = None  # who welcomed the data socket last
+        self._welcomed = False
+        self._hello_at: float | None = None  # when to say hello again; None: no need
+        self._hello_said_at = float("-inf")
+        self._fenced = False
+        self._fence_deadline: float | None = None
+        self._late: list[Result] = []  # answers for expired items; they leave with the next batch
+        self._owed: list[e.SendOutcomes] = []  # finished while the broker did not know this connection
+        self._running = False
+        self._running_is_stale = False
+        self._left = False
+
+    def handle(self, event: e.Event, now: float) -> list[e.Action]:
+        """Take in ``event`` and return what to do, in order.
+
+        Raises:
+            KeyError: If ``event`` is none of this core's.
+        """
+        return _COMPUTE[type(event)](self, event, now)
+
+    def next_deadline(self) -> float | None:
+        """Return when ``TickEnded`` should come at the latest; None: only after a message."""
+        due = [at for at in (self._hello_at, self._fence_deadline) if at is not None]
+        window_at = self._window.next_deadline()
+        if window_at is not None:
+            due.append(float("-inf") if self.state is WorkerState.DRAINING else window_at)
+        return min(due) if due else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state for tests and logs."""
+        return {
+            "state": self.state.value,
+            "waiting": len(self._window),
+            "running": self._running,
+            "owed": len(self._owed),
+            "broker_id": self._broker_id,
+            "welcomed": self._welcomed,
+        }
+
+    # ------------------------------------------------------------ loading and greeting
+
+    def _on_load_done(self, event: e.LoadDone, now: float) -> list[e.Action]:
+        if self.state is not WorkerState.LOADING:
+            return []
+        self.state = next_state(self.state, WorkerEvent.LOADED)
+        return [e.ReportState(WorkerEvent.LOADED, "model loaded"), self._hello(now)]
+
+    def _on_load_failed(self, event: e.LoadFailed, now: float) -> list[e.Action]:
+        self.state = WorkerState.FAILED
+        self._left = True
+        lines = event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]
+        reason = " ".join(event.reason.split()) or "the model cannot be loaded"
+        detail = {"kind": event.kind, "traceback": "\n".join(lines)}
+        code = e.EXIT_OUT_OF_MEMORY if event.kind == "memory" else e.EXIT_LOAD_FAILED
+        return [e.ReportState(WorkerEvent.LOAD_FAILED, reason, detail), e.Exit(code, f"load failed: {reason}")]
+
+    def _hello(self, now: float) -> e.Action:
+        self._welcomed = False
+        self._hello_said_at = now
+        self._hello_at = now + HELLO_RETRY_S
+        return e.SayHello()
+
+    def _on_welcomed(self, event: e.Welcomed, now: float) -> list[e.Action]:
+        self._welcomed, self._hello_at = True, None
+        if self._broker_id not in (None, event.broker_id):
+            return self._forget_old_broker(event.broker_id)
+        self._broker_id = event.broker_id
+        owed, self._owed = self._owed, []
+        return list(owed)
+
+    def _forget_old_broker(self, broker_id: str) -> list[e.Action]:
+        # A new broker counts its items from the start again: an answer to an old item could reach another client.
+        self._broker_id = broker_id
+        dropped = len(self._window.clear()) + len(self._late) + sum(len(out.rows) for out in self._owed)
+        self._late, self._owed = [], []
+        self._running_is_stale = self._running
+        return [e.Count("items_of_old_broker", dropped)] if dropped else []
+
+    def _on_hello_asked(self, event: e.HelloAsked, now: float) -> list[e.Action]:
+        if self.state is WorkerState.LOADING or (not self._welcomed and now < self._hello_said_at + _HELLO_QUIET_S):
+            return []
+        return [self._hello(now)]
+
+    def _on_broker_changed(self, event: e.BrokerChanged, now: float) -> list[e.Action]:
+        if self.state is WorkerState.LOADING or self._broker_id in (None, event.broker_id):
+            return []  # the first hello is on its way, or this socket knew before the other one
+        return [self._hello(now)]
+
+    def _on_refused(self, event: e.Refused, now: float) -> list[e.Action]:
+        self._left = True
+        return [e.Exit(e.EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
+
+    # ------------------------------------------------------------ jobs
+
+    def _on_items(self, event: e.ItemsArrived, now: float) -> list[e.Action]:
+        if event.epoch != self._epoch:
+            return [e.Count("items_of_other_epoch", len(event.items))]
+        add = self._window.add
+        for item in event.items:
+            add((now + item.timeout_ms / 1000 if item.timeout_ms else None, item), now)
+        return []
+
+    def _on_batch_finished(self, event: e.BatchFinished, now: float) -> list[e.Action]:
+        self._running = False
+        if self.state is WorkerState.BUSY:
+            self.state = next_state(self.state, WorkerEvent.BATCH_DONE)
+        late, self._late = self._late, []
+        if self._running_is_stale:
+            self._running_is_stale = False
+            return [e.Count("items_of_old_broker", len(event.results))]
+        return self._answer(event.run_us, len(event.results), [*event.results, *late] if late else event.results)
+
+    def _answer(self, run_us: int, batch_size: int, rows: Any) -> list[e.Action]:
+        outcomes = [e.SendOutcomes(run_us, batch_size, rows[:_OUTCOME_ROWS])]
+        for start in range(_OUTCOME_ROWS, len(rows), _OUTCOME_ROWS):
+            outcomes.append(e.SendOutcomes(0, 0, rows[start : start + _OUTCOME_ROWS]))
+        if not self._welcomed:
+            self._owed += outcomes
+            return []
+        return list(outcomes)
+
+    def _form_batch(self, now: float) -> list[e.Action]:
+        window, size = self._window, self._batch_size
+        live: list[WorkItem] = []
+        while len(live) < size and len(window):
+            for deadline, item in window.take(size - len(live)):
+                if deadline is not None and now >= deadline:
+                    self._late.append(_expired(item))
+                else:
+                    live.append(item)
+        if live:
+            self._running = True
+            if self.state is WorkerState.READY:
+                self.state = next_state(self.state, WorkerEvent.BATCH_SENT)
+            return [e.RunBatch(live)]
+        late, self._late = self._late, []
+        return self._answer(0, 0, late)
+
+    # ------------------------------------------------------------ leaving
+
+    def _on_drain_asked(self, event: e.DrainAsked, now: float) -> list[e.Action]:
+        return self._drain(now)
+
+    def _drain(self, now: float) -> list[e.Action]:
+        if self.state not in (WorkerState.READY, WorkerState.BUSY):
+            return []
+        self.state = next_state(self.state, WorkerEvent.DRAIN)
+        self._fence_deadline = now + FENCE_WAIT_S
+        return []
+
+    def _on_fence(self, event: e.FenceArrived, now: float) -> list[e.Action]:
+        if event.epoch != self._epoch:
+            return [e.Count("fence_of_other_epoch")]
+        self._fenced = True
+        if self.state is WorkerState.DRAINING:
+            return []
+        self._drain(now)
+        return [e.ReportState(WorkerEvent.DRAIN, "the broker sends no more jobs")]
+
+    def _on_tick(self, event: e.TickEnded, now: float) -> list[e.Action]:
+        if self._left or self._running:
+            return []
+        actions: list[e.Action] = []
+        if self._hello_at is not None and now >= self._hello_at:
+            actions.append(self._hello(now))
+        draining = self.state is WorkerState.DRAINING
+        # Nobody waits for a fuller batch while draining: the process is wanted gone.
+        if self._window.is_due(now) or (draining and len(self._window)):
+            return actions + self._form_batch(now)
+        if draining and not len(self._window) and self._may_leave(now):
+            self._left = True
+            actions += [e.SendGoodbye("drained"), e.Exit(e.EXIT_DONE)]
+        return actions
+
+    def _may_leave(self, now: float) -> bool:
+        return self._fenced or (self._fence_deadline is not None and now >= self._fence_deadline)
+
+
+class PresenceCore:
+    """Decide what the control thread says.
+
+    Args:
+        now: The time at which the process started.
+        heartbeat_s: Pause between beats; the broker's WELCOME may ask for a shorter one.
+        orphan_timeout_s: Exit when no broker was heard for so long; 0: never.
+        drain_timeout_s: Exit so long after the first StopAsked, whatever still runs.
+    """
+
+    def __init__(self, *, now: float, heartbeat_s: float, orphan_timeout_s: float, drain_timeout_s: float) -> None:
+        self._heartbeat_s = heartbeat_s
+        self._orphan_timeout_s = orphan_timeout_s
+        self._drain_timeout_s = drain_timeout_s
+        self.state = WorkerState.LOADING
+        self._broker_id: str | None = None
+        self._heard_at = now
+        self._hello_at: float | None = now
+        self._hello_said_at = float("-inf")
+        self._beat_at: float | None = None  # None: not welcomed
+        self._drain_deadline: float | None = None
+        self._closed = False
+
+    def handle(self, event: e.Event, now: float) -> list[e.Action]:
+        """Take in ``event`` and return what to do, in order.
+
+        Raises:
+            KeyError: If ``event`` is none of this core's.
+        """
+        return [] if self._closed else _PRESENCE[type(event)](self, event, now)
+
+    def next_deadline(self) -> float:
+        """Return when ``TickEnded`` should come at the latest."""
+        due = [self._heard_at + self._silent_after_s] if self._beat_at is not None else []
+        due += [at for at in (self._hello_at, self._beat_at, self._drain_deadline) if at is not None]
+        if self._orphan_timeout_s:
+            due.append(self._heard_at + self._orphan_timeout_s)
+        return min(due)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state for tests and logs."""
+        return {"state": self.state.value, "broker_id": self._broker_id, "welcomed": self._beat_at is not None}
+
+    @property
+    def _silent_after_s(self) -> float:
+        return max(_SILENT_BEATS * self._heartbeat_s, _SILENT_MIN_S)
+
+    def _hello(self, now: float) -> e.Action:
+        self._beat_at = None
+        self._hello_said_at = now
+        self._hello_at = now + HELLO_RETRY_S
+        return e.SayHello()
+
+    def _on_welcomed(self, event: e.Welcomed, now: float) -> list[e.Action]:
+        self._heard_at, self._hello_at = now, None
+        if event.heartbeat_s > 0:
+            self._heartbeat_s = min(self._heartbeat_s, event.heartbeat_s)
+        self._beat_at = now + self._heartbeat_s
+        changed = self._broker_id != event.broker_id
+        self._broker_id = event.broker_id
+        return [e.Tell(e.BrokerChanged(event.broker_id))] if changed else []
+
+    def _on_broker_heard(self, event: e.BrokerHeard, now: float) -> list[e.Action]:
+        self._heard_at = now
+        if event.broker_id != self._broker_id and self._beat_at is not None:
+            return [self._hello(now)]
+        return []
+
+    def _on_hello_asked(self, event: e.HelloAsked, now: float) -> list[e.Action]:
+        self._heard_at = now
+        if self._beat_at is None and now < self._hello_said_at + _HELLO_QUIET_S:
+            return []
+        return [self._hello(now)]
+
+    def _on_refused(self, event: e.Refused, now: float) -> list[e.Action]:
+        self._closed = True
+        return [e.Exit(e.EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
+
+    def _on_stop_asked(self, event: e.StopAsked, now: float) -> list[e.Action]:
+        if event.times > 1:
+            self._closed = True
+            return [e.Exit(e.EXIT_KILLED, f"{event.reason} again: leaving at once")]
+        return self._stop(event.reason, now)
+
+    def _on_parent_gone(self, event: e.ParentGone, now: float) -> list[e.Action]:
+        return self._stop("the node agent is gone", now)
+
+    def _stop(self, reason: str, now: float) -> list[e.Action]:
+        if self.state not in (WorkerState.LOADING, WorkerState.READY):
+            return []
+        loading = self.state is WorkerState.LOADING
+        self.state = next_state(self.state, WorkerEvent.DRAIN)
+        report = e.ReportState(WorkerEvent.DRAIN, reason)
+        if loading:
+            self._closed = True
+            return [report, e.SendGoodbye(reason), e.Exit(e.EXIT_DONE, f"{reason} while loading")]
+        self._drain_deadline = now + self._drain_timeout_s
+        return [report, e.Tell(e.DrainAsked(reason))]
+
+    def _on_state_reported(self, event: e.StateReported, now: float) -> list[e.Action]:
+        if event.event is WorkerEvent.DRAIN and self.state is not WorkerState.READY:
+            return []  # said already, when the signal came
+        self.state = next_state(self.state, event.event)
+        if event.event is WorkerEvent.DRAIN:
+            self._drain_deadline = now + self._drain_timeout_s
+        return [e.ReportState(event.event, event.reason, event.detail)]
+
+    def _on_leave_asked(self, event: e.LeaveAsked, now: float) -> list[e.Action]:
+        self._closed = True
+        return [e.SendGoodbye(event.reason), e.Close()] if event.goodbye else [e.Close()]
+
+    def _on_tick(self, event: e.TickEnded, now: float) -> list[e.Action]:
+        if self._drain_deadline is not None and now >= self._drain_deadline:
+            self._closed = True
+            reason = f"not drained after {self._drain_timeout_s:g} s"
+            return [e.SendGoodbye(reason), e.Exit(e.EXIT_DRAIN_LIMIT, reason)]
+        if self._orphan_timeout_s and now >= self._heard_at + self._orphan_timeout_s:
+            self._closed = True
+            return [e.Exit(e.EXIT_ORPHAN, f"no broker for {self._orphan_timeout_s:g} s")]
+        if self._beat_at is not None and now >= self._heard_at + self._silent_after_s:
+            self._beat_at, self._hello_at = None, now
+        if self._hello_at is not None and now >= self._hello_at:
+            return [self._hello(now)]
+        if self._beat_at is not None and now >= self._beat_at:
+            self._beat_at = now + self._heartbeat_s
+            return [e.SendBeat()]
+        return []
+
+
+_Handler: TypeAlias = Callable[[Any, Any, float], list[e.Action]]
+
+_COMPUTE: dict[type, _Handler] = {
+    e.LoadDone: ComputeCore._on_load_done,
+    e.LoadFailed: ComputeCore._on_load_failed,
+    e.Welcomed: ComputeCore._on_welcomed,
+    e.HelloAsked: ComputeCore._on_hello_asked,
+    e.Refused: ComputeCore._on_refused,
+    e.BrokerChanged: ComputeCore._on_broker_changed,
+    e.ItemsArrived: ComputeCore._on_items,
+    e.BatchFinished: ComputeCore._on_batch_finished,
+    e.DrainAsked: ComputeCore._on_drain_asked,
+    e.FenceArrived: ComputeCore._on_fence,
+    e.TickEnded: ComputeCore._on_tick,
+}
+
+_PRESENCE: dict[type, _Handler] = {
+    e.Welcomed: PresenceCore._on_welcomed,
+    e.BrokerHeard: PresenceCore._on_broker_heard,
+    e.HelloAsked: PresenceCore._on_hello_asked,
+    e.Refused: PresenceCore._on_refused,
+    e.StopAsked: PresenceCore._on_stop_asked,
+    e.ParentGone: PresenceCore._on_parent_gone,
+    e.StateReported: PresenceCore._on_state_reported,
+    e.LeaveAsked: PresenceCore._on_leave_asked,
+    e.TickEnded: PresenceCore._on_tick,
+}

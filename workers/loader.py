@@ -1,0 +1,187 @@
+"""Load a model's handler into this process: paths, import, initialisation, and errors that say what is wrong.
+
+Changes this process: working directory, import path, the ``ts`` names and torch's thread count. A worker does it
+once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from zts.errors import StartWorkersFailed
+from zts.workers import ts_compat
+from zts.workers.context import SERVER_VERSION, Context
+from zts.workers.entry_points import HandlerName, find_class, find_function, import_handler, parse_handler
+from zts.workers.metrics import Metrics
+from zts.workers.options import WorkerOptions
+from zts.workers.service import Service
+
+__all__ = ["LoadError", "load_service"]
+
+log = logging.getLogger("zts.worker")
+
+_MANIFEST: Final = Path("MAR-INF", "MANIFEST.json")
+_BUILT_IN_PACKAGE: Final = "zts.workers.torch_handler."
+# Packages whose import name is not the name to install.
+_PACKAGE_OF: Final = {"PIL": "Pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+
+
+class LoadError(StartWorkersFailed):
+    """The model cannot be loaded in this process.
+
+    Attributes:
+        kind: ``import``, ``value``, ``memory`` or ``other``.
+        traceback_text: The traceback for the log, ``""`` if there is none.
+    """
+
+    def __init__(self, kind: str, message: str, traceback_text: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.traceback_text = traceback_text
+
+
+def load_service(options: WorkerOptions) -> Service:
+    """Import and initialise the model's handler and return it, ready for batches.
+
+    Raises:
+        LoadError: If the archive names no handler, or anything fails while it is imported or initialised. The
+            message is one line that names the step and the cause.
+    """
+    model_dir = Path(options.model_dir).absolute()
+    manifest = _read_manifest(model_dir)
+    name = parse_handler(options.spec.handler or _handler_of(manifest))
+    if not name.module:
+        raise LoadError("value", "the archive's manifest names no handler")
+    _set_up_process(options, model_dir, name)
+    context = Context(
+        options.spec.name,
+        str(model_dir),
+        manifest,
+        options.spec.batch_size,
+        options.gpu_id,
+        SERVER_VERSION,
+        options.limit_max_image_pixels,
+        metrics=Metrics(options.spec.name),
+        model_yaml_config=dict(options.spec.config),
+    )
+    with _phase(f"importing handler {name.module!r}"):
+        module = import_handler(name, model_dir)
+    _limit_threads(options.cpu_threads)
+    had_torch = "torch" in sys.modules
+    service = _start(module, name, context, options)
+    if not had_torch:
+        _limit_threads(options.cpu_threads)
+    return service
+
+
+def _start(module: Any, name: HandlerName, context: Context, options: WorkerOptions) -> Service:
+    """Initialise the handler that ``module`` holds."""
+    isolate = options.spec.isolate_errors
+    function = find_function(module, name.function)
+    if function is not None:
+        with _phase(f"initialising function {getattr(function, '__name__', 'handle')!r} of handler {name.module!r}"):
+            function(None, context)
+        return Service(function, context, options, isolate_errors=isolate)
+    with _phase(f"finding the class of handler {name.module!r}"):
+        try:
+            cls = find_class(module)
+        except ValueError as exc:
+            missing = f"it has no function {name.function!r}, and " if name.function else ""
+            raise ValueError(f"{missing}{exc}") from None
+    with _phase(f"initialising class {cls.__name__!r} of handler {name.module!r}"):
+        handler = cls()
+        handler.initialize(context)
+    # Requests of a handler that is all ours are known to be independent: a bad one need not fail its batch.
+    isolate = isolate or cls.__module__.startswith(_BUILT_IN_PACKAGE)
+    return Service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
+
+
+def _handle_of(handler: Any) -> Any:
+    # Looked up at each call: micro-batching replaces the handler's ``handle``.
+    return lambda rows, context: handler.handle(rows, context)
+
+
+def _set_up_process(options: WorkerOptions, model_dir: Path, name: HandlerName) -> None:
+    try:
+        os.chdir(model_dir)
+    except OSError as exc:
+        raise LoadError("other", f"the model's folder {model_dir} cannot be entered: {exc.strerror}") from exc
+    paths = [str(model_dir)]
+    # "folder/module.py:function" puts the folder on the path, too, as TorchServe does.
+    if name.function and name.folder and model_dir.joinpath(name.folder).is_dir():
+        paths.append(str(model_dir / name.folder))
+    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
+    os.environ.setdefault("OMP_NUM_THREADS", str(options.cpu_threads))
+    os.environ["TS_DECODE_INPUT_REQUEST"] = str(options.decode_input_request).lower()
+    os.environ.setdefault("TS_IPEX_ENABLE", "false")
+    os.environ.setdefault("TS_IPEX_GPU_ENABLE", "false")
+    ts_compat.install()
+
+
+def _limit_threads(cpu_threads: int) -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(cpu_threads)
+
+
+def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
+    """Return the archive's manifest, None if it has none."""
+    try:
+        manifest = json.loads((model_dir / _MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise LoadError("value", f"{_MANIFEST} cannot be read: {exc}") from exc
+    if not isinstance(manifest, dict):
+        raise LoadError("value", f"{_MANIFEST} is no JSON object")
+    return manifest
+
+
+def _handler_of(manifest: dict[str, Any] | None) -> str:
+    model = (manifest or {}).get("model")
+    handler = model.get("handler") if isinstance(model, dict) else None
+    return handler if isinstance(handler, str) else ""
+
+
+@contextmanager
+def _phase(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a ``LoadError`` that begins with ``what``."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as exc:
+        raise LoadError(_kind(exc), f"{what} failed: {_cause(exc)}", traceback.format_exc()) from exc
+
+
+def _kind(exc: BaseException) -> str:
+    if isinstance(exc, MemoryError) or (isinstance(exc, RuntimeError) and "CUDA" in str(exc)):
+        return "memory"
+    if isinstance(exc, ImportError):
+        return "import"
+    return "value" if isinstance(exc, ValueError) else "other"
+
+
+def _cause(exc: BaseException) -> str:
+    """Return one line for people."""
+    if isinstance(exc, SystemExit):
+        return f"it called exit({exc.code!r})"
+    missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
+    if missing and str(exc).startswith("No module named"):
+        package = missing.split(".")[0]
+        return (
+            f"the handler needs the package {_PACKAGE_OF.get(package, package)!r}, which is not installed here "
+            f"(No module named {missing!r})"
+        )
+    text = " ".join(str(exc).split())
+    if isinstance(exc, (ImportError, ValueError)) and text:
+        return text
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

@@ -1,0 +1,170 @@
+"""A loaded model: batches of jobs in, one result for each job out, whatever the handler does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from zts.errors import ServerError, ZtsError
+from zts.wire.heads import JobHead, unpack_job_head
+from zts.wire.messages import Result, WorkItem
+from zts.workers.answers import (
+    PredictionException,
+    Unserialisable,
+    error_result,
+    failure_result,
+    make_result,
+    output_problem,
+)
+from zts.workers.context import Context, RequestProcessor
+from zts.workers.options import WorkerOptions
+from zts.workers.rows import Row, make_row
+
+__all__ = ["Service"]
+
+log = logging.getLogger("zts.worker")
+
+EntryPoint = Callable[[list[Row] | None, Context], Any]
+
+
+class _Request(NamedTuple):
+    """One job, ready for the handler."""
+
+    item: WorkItem
+    head: JobHead
+    row: Row
+    processor: RequestProcessor
+
+
+class Service:
+    """One handler and the context it lives with. Not thread-safe: one batch at a time.
+
+    Args:
+        entry_point: Called as ``entry_point(rows, context)``, once a batch.
+        context: The worker's context.
+        options: The worker's orders.
+        isolate_errors: When a whole call raises, run its requests one by one once, so that only the culprit fails.
+        handler: The handler object behind a class-style entry point; its ``close()``, if any, ends it.
+    """
+
+    def __init__(
+        self,
+        entry_point: EntryPoint,
+        context: Context,
+        options: WorkerOptions,
+        *,
+        isolate_errors: bool = False,
+        handler: object = None,
+    ) -> None:
+        self.context = context
+        self._entry_point = entry_point
+        self._decode = options.decode_input_request
+        self._max_response_bytes = options.max_response_bytes
+        self._isolate_errors = isolate_errors
+        self._handler = handler
+
+    def run(self, items: Sequence[WorkItem]) -> list[Result]:
+        """Run the handler once on ``items`` and return one result for each, in their order.
+
+        Nothing but SystemExit, KeyboardInterrupt and GeneratorExit comes out; every other failure is a result.
+        """
+        requests, refused = self._read(items)
+        if not refused:
+            return self._call(requests)
+        answered = {result.item_id: result for result in refused}
+        if requests:
+            answered.update((result.item_id, result) for result in self._call(requests))
+        return [answered[item.item_id] for item in items]
+
+    def close(self) -> None:
+        """Tell the handler that no more batches come, if it has a ``close`` method. Never raises."""
+        close = getattr(self._handler, "close", None)
+        self._handler = None
+        if callable(close):
+            try:
+                close()
+            except Exception:
+                log.exception("the handler's close() failed")
+
+    def _read(self, items: Sequence[WorkItem]) -> tuple[list[_Request], list[Result]]:
+        """Return the readable jobs as requests and an error for each of the others."""
+        requests: list[_Request] = []
+        refused: list[Result] = []
+        for item in items:
+            try:
+                head = unpack_job_head(item.head)
+                row, headers = make_row(head, item.body, decode=self._decode)
+            except ZtsError as exc:
+                refused.append(error_result(item.item_id, exc))
+            except Exception as exc:
+                log.exception("job %s cannot be read", item.item_id)
+                refused.append(failure_result(item.item_id, exc))
+            else:
+                requests.append(_Request(item, head, row, RequestProcessor(headers)))
+        return requests, refused
+
+    def _call(self, requests: list[_Request]) -> list[Result]:
+        context = self.context
+        context.begin_batch(
+            {index: request.head.request_id for index, request in enumerate(requests)},
+            [request.processor for request in requests],
+        )
+        try:
+            output = self._entry_point([request.row for request in requests], context)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:
+            _log_failure(exc, requests)
+            if self._isolate_errors and len(requests) > 1:
+                return self._one_by_one(requests)
+            return [failure_result(request.item.item_id, exc) for request in requests]
+        problem = output_problem(output, len(requests))
+        if problem is None:
+            return self._results(requests, output)
+        log.error("%s: %s (a %s)", _names(requests), problem.public_message, type(output).__name__)
+        return [error_result(request.item.item_id, problem) for request in requests]
+
+    def _one_by_one(self, requests: list[_Request]) -> list[Result]:
+        results: list[Result] = []
+        for request in requests:
+            # Read again: the failed call may have changed the row or set headers.
+            again, refused = self._read([request.item])
+            results.extend(refused or self._call(again))
+        return results
+
+    def _results(self, requests: list[_Request], output: list[Any]) -> list[Result]:
+        sent_ahead = self.context.intermediate_answers
+        results: list[Result] = []
+        for index, request in enumerate(requests):
+            chunks = [answers[index] for answers in sent_ahead] if sent_ahead else ()
+            try:
+                result = make_result(request.item.item_id, request.head, output[index], request.processor, chunks)
+            except Unserialisable as exc:
+                if not self._isolate_errors:
+                    return [error_result(other.item.item_id, exc) for other in requests]
+                result = error_result(request.item.item_id, exc)
+            except Exception as exc:
+                log.exception("request %s: its answer cannot be sent", request.head.request_id)
+                result = failure_result(request.item.item_id, exc)
+            results.append(self._bounded(result) if not request.head.typed else result)
+        return results
+
+    def _bounded(self, result: Result) -> Result:
+        size = len(result.body)
+        if size <= self._max_response_bytes:
+            return result
+        message = f"The answer has {size} bytes; max_response_size is {self._max_response_bytes}."
+        log.error("%s", message)
+        return error_result(result.item_id, ServerError(message))
+
+
+def _names(requests: Sequence[_Request]) -> str:
+    return "request " + ",".join(request.head.request_id or str(request.item.item_id) for request in requests)
+
+
+def _log_failure(exc: BaseException, requests: Sequence[_Request]) -> None:
+    if isinstance(exc, PredictionException):
+        log.warning("%s: the handler answers %s: %s", _names(requests), exc.error_code, exc.message)
+    else:
+        log.error("%s: prediction failed: %r", _names(requests), exc, exc_info=exc)

@@ -1,0 +1,93 @@
+"""``MAR-INF/MANIFEST.json``: what an archive says about itself (TORCHSERVE.md 7.2). Layer 3: disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from zts.errors import BadArchive
+
+__all__ = ["MANIFEST_PATH", "RUNTIMES", "Manifest", "read_manifest"]
+
+MANIFEST_PATH: Final = "MAR-INF/MANIFEST.json"
+RUNTIMES: Final = ("python", "python3", "LSP")
+_MAX_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The fields that zts uses; ``raw`` is the whole JSON object, for the handler."""
+
+    model_name: str
+    model_version: str
+    handler: str = ""
+    runtime: str = "python"
+    config_file: str = ""
+    requirements_file: str = ""
+    serialized_file: str = ""
+    model_file: str = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_manifest(model_dir: Path) -> Manifest | None:
+    """Return the manifest of an unpacked archive, None if it has none.
+
+    Raises:
+        BadArchive: If it is no JSON object or lacks the model's name or version.
+    """
+    path = model_dir / MANIFEST_PATH
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise BadArchive(f"{MANIFEST_PATH} cannot be read: {exc.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise BadArchive(f"{MANIFEST_PATH} is larger than {_MAX_BYTES} bytes")
+    try:
+        raw = json.loads(data)
+    except json.JSONDecodeError as exc:
+        raise BadArchive(f"{MANIFEST_PATH} is no JSON: line {exc.lineno}: {exc.msg}") from None
+    except (ValueError, RecursionError) as exc:
+        raise BadArchive(f"{MANIFEST_PATH} is no JSON: {exc}") from None
+    return _parse(raw)
+
+
+def _parse(raw: object) -> Manifest:
+    if not isinstance(raw, dict):
+        raise BadArchive(f"{MANIFEST_PATH} is no JSON object")
+    model = raw.get("model")
+    if not isinstance(model, dict):
+        raise BadArchive(f"{MANIFEST_PATH} has no 'model' object")
+    runtime = raw.get("runtime", "python")
+    if runtime not in RUNTIMES:
+        raise BadArchive(f"{MANIFEST_PATH}: Runtime is not defined or invalid.")
+    name, version = _text(model, "modelName"), _text(model, "modelVersion")
+    for key, value in (("modelName", name), ("modelVersion", version)):
+        if not value:
+            raise BadArchive(f"{MANIFEST_PATH}: model.{key} is missing")
+    return Manifest(
+        model_name=name,
+        model_version=version,
+        handler=_text(model, "handler"),
+        runtime=runtime,
+        config_file=_text(model, "configFile"),
+        requirements_file=_text(model, "requirementsFile"),
+        serialized_file=_text(model, "serializedFile"),
+        model_file=_text(model, "modelFile"),
+        raw=raw,
+    )
+
+
+def _text(model: Mapping[str, Any], key: str) -> str:
+    """Return a field as text; a number (``"modelVersion": 1.0``) is taken as it is written."""
+    value = model.get(key)
+    if value is None:
+        return ""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise BadArchive(f"{MANIFEST_PATH}: model.{key} is no text")

@@ -1,0 +1,197 @@
+"""Merge archive, model-config.yaml, request, ``models`` JSON and defaults into one ``ModelSpec``. Layer 3: disk.
+
+Who wins is TorchServe's (TORCHSERVE.md 5.3), with one repair (Appendix A 7): only a key that is really there
+overrides, so a model-config.yaml without time-outs no longer resets those of the request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from zts.archive.manifest import RUNTIMES, Manifest, read_manifest
+from zts.archive.model_config import DEFAULT_CONFIG_FILE, ConfigKeys, read_config_file, take_keys, wire_form
+from zts.errors import BadArchive, BadRequest
+from zts.registry import ModelSpec
+from zts.settings import Settings
+
+__all__ = ["read_model"]
+
+# What TorchServe waits when nothing is said; ours is learnt instead, unless `batchPolicy: window` asks for a window.
+_TORCHSERVE_DELAY_S: Final = 0.1
+_log = logging.getLogger("zts.archive")
+T = TypeVar("T")
+
+
+def read_model(
+    model_dir: Path,
+    *,
+    url: str,
+    args: Mapping[str, Any],
+    settings: Settings | None = None,
+    model_name_hint: str = "",
+    gpu_count: int = 0,
+) -> tuple[ModelSpec, int]:
+    """Return what the model is, and how many workers it wants at first.
+
+    Args:
+        model_dir: The unpacked archive.
+        url: What the user registered; kept for display.
+        args: The request ``models.register`` (docs/ARCHITECTURE.md); absent keys mean "not given".
+        settings: Server defaults and the ``models`` JSON; None: those of an empty configuration.
+        model_name_hint: Name of a model without manifest; ``""``: the folder's.
+        gpu_count: GPUs of this host: the default number of workers at start-up.
+
+    Raises:
+        BadArchive: If manifest or model-config.yaml are unusable, or nothing names a handler.
+        BadRequest: If the runtime, a name, the version or the batch size is not valid.
+    """
+    settings = settings if settings is not None else _no_settings()
+    manifest = read_manifest(model_dir)
+    name = str(args.get("model_name") or (manifest.model_name if manifest else model_name_hint or model_dir.name))
+    version = manifest.model_version if manifest else "1.0"
+    config = _read_config(model_dir, manifest)
+    keys = take_keys(config, model=name)
+    json_keys = _models_entry(settings, name, version)
+    min_workers, max_workers = _worker_range(keys, json_keys, args, name)
+    max_batch_delay_s = _batch_delay(keys, json_keys, args)
+    spec = ModelSpec(
+        name=name,
+        version=version,
+        url=url,
+        handler=_handler(manifest, args, settings, name),
+        runtime=_runtime(manifest, args),
+        batch_size=_first(_positive(args.get("batch_size")), keys.batch_size, json_keys.batch_size, 1),
+        max_batch_delay_s=max_batch_delay_s,
+        min_workers=min_workers,
+        max_workers=max_workers,
+        response_timeout_s=_first(
+            keys.response_timeout_s,
+            json_keys.response_timeout_s,
+            _seconds(args.get("response_timeout_s")),
+            settings.default_response_timeout_s,
+        ),
+        startup_timeout_s=_first(
+            keys.startup_timeout_s,
+            json_keys.startup_timeout_s,
+            _seconds(args.get("startup_timeout_s")),
+            settings.default_startup_timeout_s,
+        ),
+        max_retry_timeout_s=_first(keys.max_retry_timeout_s, 300.0),
+        client_timeout_s=_first(keys.client_timeout_s, 0.0),
+        job_queue_size=_first(keys.job_queue_size, settings.job_queue_size),
+        job_queue_bytes=settings.job_queue_bytes,
+        device_type=_first(keys.device_type, ""),
+        device_ids=_first(keys.device_ids, ()),
+        priority=_first(keys.priority, "normal"),
+        prefetch=keys.prefetch,
+        isolate_errors=_first(keys.isolate_errors, False),
+        max_attempts=_first(keys.max_attempts, 2),
+        loaded_at_startup=bool(args.get("at_startup")),
+        config=wire_form(config),
+    )
+    return spec, _workers(spec, args, settings, gpu_count)
+
+
+def _no_settings() -> Settings:
+    from zts.settings import Endpoints
+
+    return Settings(runtime_dir="", endpoints=Endpoints(client="", worker="", control="", event=""))
+
+
+def _first(*values: T | None) -> T:
+    """Return the first value that was given; the last one always is."""
+    for value in values:
+        if value is not None:
+            return value
+    raise AssertionError("the last value is a default")
+
+
+def _number(value: object) -> float | None:
+    """Return a number; text that is one counts, as query strings have nothing else; the rest is "not given"."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _positive(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number is not None and number >= 1 else None
+
+
+def _seconds(value: object) -> float | None:
+    number = _number(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _read_config(model_dir: Path, manifest: Manifest | None) -> dict[str, Any]:
+    if manifest is not None:
+        return read_config_file(model_dir, manifest.config_file) if manifest.config_file else {}
+    return read_config_file(model_dir) if (model_dir / DEFAULT_CONFIG_FILE).is_file() else {}
+
+
+def _models_entry(settings: Settings, name: str, version: str) -> ConfigKeys:
+    """Return the entry of configuration key ``models``; values below 1 count as absent there."""
+    versions = settings.models.get(name)
+    entry = versions.get(version) if isinstance(versions, Mapping) else None
+    if not isinstance(entry, Mapping):
+        return ConfigKeys()
+    names = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
+    usable = {key: entry[key] for key in names if (_number(entry.get(key)) or 0) >= 1}
+    return take_keys(usable, model=name)
+
+
+def _worker_range(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any], name: str) -> tuple[int, int]:
+    """Return the wanted least and most workers that a file gives, (0, 0) if none does."""
+    given = keys.min_workers is not None or keys.max_workers is not None
+    least, most = keys.min_workers or 0, keys.max_workers or 0
+    if 0 < least <= most:
+        return least, most
+    if given:
+        _log.warning("model %s: minWorkers and maxWorkers need 0 < minWorkers <= maxWorkers; both are ignored", name)
+    if args.get("at_startup") and json_keys.min_workers:
+        return json_keys.min_workers, max(json_keys.min_workers, json_keys.max_workers or 0)
+    return 0, 0
+
+
+def _batch_delay(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any]) -> float | None:
+    asked_ms = _seconds(args.get("max_batch_delay_ms"))
+    if asked_ms is not None:
+        return asked_ms / 1000
+    for given in (keys.max_batch_delay_s, json_keys.max_batch_delay_s):
+        if given is not None:
+            return given
+    return _TORCHSERVE_DELAY_S if keys.batch_policy == "window" else None
+
+
+def _handler(manifest: Manifest | None, args: Mapping[str, Any], settings: Settings, name: str) -> str:
+    handler = str(args.get("handler") or (manifest.handler if manifest else "") or settings.default_service_handler)
+    if not handler:
+        raise BadArchive(f"model {name} names no handler: give one with handler=…, or pack one into the archive")
+    return handler
+
+
+def _runtime(manifest: Manifest | None, args: Mapping[str, Any]) -> str:
+    asked = args.get("runtime")
+    if asked and asked not in RUNTIMES:
+        raise BadRequest(f"Invalid RuntimeType value: {asked}")
+    runtime = str(asked or (manifest.runtime if manifest else "python"))
+    if runtime == "LSP":
+        raise BadArchive("runtime LSP (the C++ backend) is not served; only Python handlers are")
+    return runtime
+
+
+def _workers(spec: ModelSpec, args: Mapping[str, Any], settings: Settings, gpu_count: int) -> int:
+    if spec.min_workers > 0:
+        return spec.min_workers
+    if args.get("at_startup"):
+        on_gpu = gpu_count > 0 and spec.device_type != "cpu"
+        return settings.default_workers_per_model or (gpu_count if on_gpu else len(os.sched_getaffinity(0)))
+    asked = _number(args.get("initial_workers"))
+    return max(0, int(asked)) if asked is not None else settings.default_workers_per_model

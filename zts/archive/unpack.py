@@ -1,0 +1,202 @@
+"""Unpack a model archive without trusting it. Layer 3: disk.
+
+Forms (TORCHSERVE.md 7.1): zip (``.mar``), gzipped tar (``.tar.gz``, ``.tgz``; the first path segment is stripped) and
+plain folders, which are used in place. An archive is unpacked once: the folder's name is made from the file's identity
+(path, size, modification time, inode), so a restarted worker finds it ready and a changed file gets a new folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+from zts.errors import BadArchive
+
+__all__ = ["MAX_MEMBERS", "MAX_TOTAL_BYTES", "PARTIAL_PREFIX", "is_archive_name", "unpack"]
+
+MAX_TOTAL_BYTES: Final = 64 * 1024**3
+MAX_MEMBERS: Final = 100_000
+# Folders that are being filled; a crash may leave one behind, and the node agent sweeps them at its start.
+PARTIAL_PREFIX: Final = ".unpacking-"
+_ARCHIVE_SUFFIXES: Final = (".mar", ".zip", ".tar.gz", ".tgz", ".model")
+_CHUNK_BYTES: Final = 1024 * 1024
+
+
+def is_archive_name(name: str) -> bool:
+    """Return whether a file of this name is taken for a model archive by ``load_models=all``."""
+    return name.lower().endswith(_ARCHIVE_SUFFIXES)
+
+
+def unpack(
+    path: Path, target_dir: Path, *, max_total_bytes: int = MAX_TOTAL_BYTES, max_members: int = MAX_MEMBERS
+) -> Path:
+    """Make the archive's content available as a folder and return that folder.
+
+    Args:
+        path: A zip, a gzipped tar or a folder; what a file is, is decided by its content.
+        target_dir: Where unpacked archives live; made (0700) if missing. Folders are not copied here.
+        max_total_bytes: Most bytes that the content may have, declared and counted while writing.
+        max_members: Most files and folders inside.
+
+    Raises:
+        BadArchive: If the file is no archive, is damaged, is above a limit, holds anything but files and folders, or
+            a member would land outside its folder. Nothing is left behind then.
+    """
+    if path.is_dir():
+        return _model_root(path.resolve())
+    try:
+        final = target_dir / _folder_name(path)
+        if final.is_dir():
+            return _model_root(final)
+        target_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=target_dir))
+    except OSError as exc:
+        raise _bad(path, f"{exc.strerror} ({exc.filename})") from None
+    try:
+        _Unpacking(path, partial, max_total_bytes, max_members).run()
+        _rename_unless_there(partial, final)
+    except OSError as exc:
+        raise _bad(path, exc.strerror or str(exc)) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _model_root(final)
+
+
+def _bad(path: Path, reason: str = "") -> BadArchive:
+    # The first words are TorchServe's text, which clients may look for.
+    return BadArchive(f"Failed to save model: {path.name}" + (f": {reason}" if reason else ""))
+
+
+def _folder_name(path: Path) -> str:
+    info = path.stat()
+    identity = f"{path.resolve()}\0{info.st_size}\0{info.st_mtime_ns}\0{info.st_ino}\0{info.st_dev}"
+    return f"{path.name.split('.')[0][:60]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _model_root(folder: Path) -> Path:
+    """Return ``folder``, or its only subfolder when it holds nothing else (a layout that SageMaker makes)."""
+    if (folder / "MAR-INF").exists():
+        return folder
+    entries = list(folder.iterdir())
+    if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
+        return entries[0]
+    return folder
+
+
+def _rename_unless_there(partial: Path, final: Path) -> None:
+    try:
+        partial.chmod(0o755)
+        partial.rename(final)
+    except OSError:
+        # Another process unpacked the same file meanwhile; the content is the same.
+        if not final.is_dir():
+            raise
+
+
+class _Unpacking:
+    """One archive on its way to disk, with its budget of bytes and members."""
+
+    def __init__(self, path: Path, target: Path, max_total_bytes: int, max_members: int) -> None:
+        self._path = path
+        self._target = target
+        self._max_total_bytes = max_total_bytes
+        self._max_members = max_members
+        self._written = 0
+        self._members = 0
+
+    def run(self) -> None:
+        """Unpack everything.
+
+        Raises:
+            BadArchive: If anything about the archive is not as it must be.
+        """
+        try:
+            if zipfile.is_zipfile(self._path):
+                self._unzip()
+            elif self._is_gzip():
+                self._untar()
+            else:
+                raise _bad(self._path)
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
+            # zipfile raises RuntimeError for encrypted members, NotImplementedError for unknown compression.
+            raise _bad(self._path, f"it is damaged or of an unknown kind ({exc})") from None
+
+    def _is_gzip(self) -> bool:
+        with self._path.open("rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+
+    def _unzip(self) -> None:
+        with zipfile.ZipFile(self._path) as archive:
+            members = archive.infolist()
+            self._check_declared(len(members), sum(member.file_size for member in members))
+            for member in members:
+                mode = member.external_attr >> 16
+                if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                    raise _bad(self._path, f"member {member.filename!r} is neither a file nor a folder")
+                place = self._place(member.filename)
+                if member.is_dir():
+                    place.mkdir(parents=True, exist_ok=True)
+                    continue
+                with archive.open(member) as source:
+                    self._write(place, source)
+
+    def _untar(self) -> None:
+        with tarfile.open(self._path, "r:gz") as archive:
+            for member in self._counted(archive):
+                if not (member.isreg() or member.isdir()):
+                    raise _bad(self._path, f"member {member.name!r} is neither a file nor a folder")
+                if member.isreg():
+                    self._check_declared(self._members, self._written + member.size)
+                _, slash, rest = member.name.partition("/")
+                place = self._place(rest if slash else ("" if member.isdir() else member.name))
+                if member.isdir():
+                    place.mkdir(parents=True, exist_ok=True)
+                    continue
+                source = archive.extractfile(member)
+                if source is None:
+                    raise _bad(self._path, f"member {member.name!r} cannot be read")
+                with source:
+                    self._write(place, source)
+
+    def _counted(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+        # One at a time: getmembers() would read a whole bomb before anything is checked.
+        for member in archive:
+            self._members += 1
+            self._check_declared(self._members, 0)
+            archive.members.clear()
+            yield member
+
+    def _check_declared(self, members: int, total_bytes: int) -> None:
+        if members > self._max_members:
+            raise _bad(self._path, f"it holds more than {self._max_members} members")
+        if total_bytes > self._max_total_bytes:
+            raise _bad(self._path, f"its content is larger than {self._max_total_bytes} bytes")
+
+    def _place(self, name: str) -> Path:
+        """Return where a member goes.
+
+        Raises:
+            BadArchive: If that is outside the target folder.
+        """
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+            raise _bad(self._path, f"member {name!r} would leave the model's folder")
+        return self._target.joinpath(*pure.parts)
+
+    def _write(self, place: Path, source: IO[bytes]) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # No links can exist below the target: we only ever make files and folders there.
+        with open(place, "wb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o644)) as file:
+            while chunk := source.read(_CHUNK_BYTES):
+                self._written += len(chunk)
+                self._check_declared(0, self._written)
+                file.write(chunk)

@@ -1,0 +1,201 @@
+"""TorchServe-shaped JSON bodies and sentences, made from our records and errors.
+
+Field order, spelling and the pretty form are what clients of TorchServe parse and match on. Pure: no clock, no
+sockets. Layer 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from zts.errors import ZtsError
+
+__all__ = [
+    "describe_body",
+    "error_body",
+    "error_of",
+    "json_body",
+    "list_body",
+    "no_worker_text",
+    "registered_text",
+    "scaled_text",
+    "set_default_text",
+    "status_body",
+    "unregistered_text",
+    "version_not_found_text",
+]
+
+SCALING_TEXT: Final = "Workers scaling in progress..."
+PROCESSING_TEXT: Final = "Processing worker updates..."
+
+DEFAULT_PAGE: Final = 100
+# What TorchServe shows when nobody set a delay; ours is learnt then, and ``batchPolicy`` says so.
+_DEFAULT_DELAY_MS: Final = 100
+_SERVING: Final = frozenset({"ready", "busy"})
+
+
+def json_body(value: object) -> bytes:
+    """Return ``value`` as TorchServe prints JSON: two blanks of indent, raw UTF-8, one newline at the end.
+
+    >>> json_body({"status": "Healthy"})
+    b'{\\n  "status": "Healthy"\\n}\\n'
+    """
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def status_body(text: str) -> bytes:
+    """Return ``{"status": text}``."""
+    return json_body({"status": text})
+
+
+def error_body(code: int, type_name: str, message: str) -> bytes:
+    """Return the body of every error: the HTTP status, TorchServe's type, one line for people."""
+    return json_body({"code": code, "type": type_name, "message": message})
+
+
+def error_of(error: ZtsError) -> bytes:
+    """Return the body for ``error``."""
+    return error_body(error.http_status, error.type_name, error.public_message)
+
+
+def no_worker_text(model: str, version: str, cause: str) -> str:
+    """Return TorchServe's one sentence for every way of having no worker, and behind it the true cause.
+
+    ``version`` is the one that the URL named, ``""`` for none.
+    """
+    named = f' Version {version}' if version else ""
+    text = (
+        f'Model "{model}"{named} has no worker to serve inference request. Please use scale workers API to add workers. '
+        "If this is a sequence inference, please check if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
+    )
+    return f"{text}. {cause}" if cause else text
+
+
+def registered_text(model: str, version: str, workers: int) -> str:
+    """Return what a registration answers once its workers are up."""
+    text = f'Model "{model}" Version: {version} registered with {workers} initial workers'
+    return text if workers else text + ". Use scale workers API to add workers for the model."
+
+
+def scaled_text(model: str, version: str, workers: int) -> str:
+    """Return what a synchronous scale answers; ``version`` is ``""`` unless the URL named one."""
+    return f"Workers scaled to {workers} for model: {model}" + (f", version: {version}" if version else "")
+
+
+def set_default_text(model: str, version: str) -> str:
+    """Return what set-default answers."""
+    return f'Default version successfully updated for model "{model}" to "{version}"'
+
+
+def unregistered_text(model: str) -> str:
+    """Return what unregister answers."""
+    return f'Model "{model}" unregistered'
+
+
+def version_not_found_text(model: str, version: str) -> str:
+    """Return the message of a version that does not exist, as predictions and describe word it."""
+    return f"Model version: {version} does not exist for model: {model}"
+
+
+def list_body(models: Sequence[Mapping[str, Any]], limit: int | None, token: int) -> bytes:
+    """Return one page of the models.
+
+    A limit below 1 or above 100 is 100, and ``nextPageToken`` is there only if another page is.
+
+    Args:
+        models: ``{name, url, …}``, sorted by name.
+        limit: Most entries; None for the default.
+        token: Offset of the first one.
+
+    >>> list_body([{"name": "a", "url": "a.mar"}], None, 0).decode().split()
+    ['{', '"models":', '[', '{', '"modelName":', '"a",', '"modelUrl":', '"a.mar"', '}', ']', '}']
+    """
+    size = DEFAULT_PAGE if limit is None or not 1 <= limit <= DEFAULT_PAGE else limit
+    start = max(token, 0)
+    page = models[start : start + size]
+    out: dict[str, Any] = {"models": [{"modelName": row["name"], "modelUrl": row.get("url", "")} for row in page]}
+    if start + size < len(models):
+        out["nextPageToken"] = str(start + size)
+    return json_body(out)
+
+
+def describe_body(records: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the describe array for version records (docs/ARCHITECTURE.md, "A version record")."""
+    return json_body([_version(record) for record in records])
+
+
+def _version(record: Mapping[str, Any]) -> dict[str, Any]:
+    delay_ms = record.get("max_batch_delay_ms")
+    workers = [_worker(worker) for worker in record.get("workers", ())]
+    out: dict[str, Any] = {
+        "modelName": record["name"],
+        "modelVersion": record["version"],
+        "modelUrl": record.get("url", ""),
+        "runtime": record.get("runtime", "python"),
+        "minWorkers": record.get("min_workers", 0),
+        "maxWorkers": record.get("max_workers", 0),
+        "batchSize": record.get("batch_size", 1),
+        "maxBatchDelay": _whole(_DEFAULT_DELAY_MS if delay_ms is None else delay_ms),
+        "responseTimeout": _whole(record.get("response_timeout_s", 120)),
+        "startupTimeout": _whole(record.get("startup_timeout_s", 120)),
+        "maxRetryTimeoutInSec": _whole(record.get("max_retry_timeout_s", 300)),
+        "clientTimeoutInMills": _whole(record.get("client_timeout_ms", 0)),
+        "parallelType": "",
+        "parallelLevel": 0,
+        "deviceType": record.get("device_type") or ("gpu" if any(w["gpu"] for w in workers) else "cpu"),
+    }
+    if record.get("device_ids"):
+        out["deviceIds"] = list(record["device_ids"])
+    out |= {
+        "continuousBatching": False,
+        "useJobTicket": False,
+        "useVenv": False,
+        "stateful": False,
+        "sequenceMaxIdleMSec": 0,
+        "sequenceTimeoutMSec": 0,
+        "maxNumSequence": 0,
+        "maxSequenceJobQueueSize": 0,
+        "loadedAtStartup": bool(record.get("loaded_at_startup", False)),
+        "workers": workers,
+        "jobQueueStatus": _queue(record),
+        # Ours, behind TorchServe's fields.
+        "batchPolicy": "adaptive" if delay_ms is None else "window",
+        "priority": record.get("priority", "normal"),
+    }
+    return out
+
+
+def _queue(record: Mapping[str, Any]) -> dict[str, int]:
+    pending = int(record.get("pending_jobs", 0))
+    room = int(record.get("job_queue_size", 100)) - pending
+    return {"remainingCapacity": max(room, 0), "pendingRequests": pending}
+
+
+def _worker(worker: Mapping[str, Any]) -> dict[str, Any]:
+    gpu_id = worker.get("gpu_id")
+    state = str(worker.get("state", ""))
+    out = {
+        "id": str(worker.get("worker_id", "")),
+        "startTime": _utc(worker.get("started_at")),
+        "status": "READY" if state in _SERVING else "UNLOADING",
+        "memoryUsage": int(worker.get("memory_bytes") or 0),
+        "pid": worker.get("pid") or -1,
+        "gpu": gpu_id is not None,
+        "gpuUsage": "N/A" if gpu_id is None else f"gpuId::{gpu_id}",
+        "state": state,
+    }
+    if worker.get("reason"):
+        out["reason"] = worker["reason"]
+    return out
+
+
+def _utc(seconds: float | None) -> str:
+    at = datetime.fromtimestamp(seconds or 0, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else value

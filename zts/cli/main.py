@@ -1,0 +1,93 @@
+"""``zts``: find the command, parse its flags, run it.
+
+Each command is a module ``zts/cli/<name>.py`` with ``add_arguments(parser)`` and ``run(args) -> int``; only the one
+that is called gets imported, so that ``zts --help`` and short commands stay quick. Exit codes: 0 done, 1 it failed
+(one line says why), 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from zts import __version__
+from zts.errors import ConfigError, ZtsError
+
+__all__ = ["COMMANDS", "Parser", "main"]
+
+# Command → what the help says. Order is the order of the help.
+COMMANDS: Final = {
+    "start": "start broker, HTTP servers and a node agent on this host",
+    "stop": "stop them",
+    "restart": "stop and start again with the same settings",
+    "status": "show what runs",
+    "models": "list, describe, register, scale and unregister models",
+    "predict": "send a file to a model and print the answer",
+    "archive": "pack a model archive (torch-model-archiver's flags)",
+    "bench": "measure throughput and latency over REST or ZeroMQ",
+    "broker": "run the broker alone",
+    "http": "run an HTTP server alone",
+    "node": "run a node agent alone",
+    "worker": "run one worker alone",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the nearest flag or command when it meets an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line that says what was wrong and what to do; exit with code 2."""
+        print(f"{self.prog}: {message} (see '{self.prog} --help')", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_strictly(self, args: Sequence[str]) -> argparse.Namespace:
+        """Parse, and refuse unknown arguments with a suggestion."""
+        known, rest = self.parse_known_args(args)
+        if rest:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(rest[0].split("=")[0], flags, n=1)
+            self.error(f"unknown argument {rest[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        return known
+
+
+def _usage() -> str:
+    lines = ["usage: zts COMMAND [FLAGS]   ('zts COMMAND --help' shows the flags)", "", "commands:"]
+    lines += [f"  {name:9} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if args else 2
+    if args[0] in ("-v", "--version", "version"):
+        print(f"zts {__version__}")
+        return 0
+    name = args[0]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        print(f"zts: unknown command {name!r}{hint} (see 'zts --help')", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"zts.cli.{name}")
+    description = (module.__doc__ or COMMANDS[name]).split("\n\n")[0]
+    parser = Parser(prog=f"zts {name}", description=description, allow_abbrev=False)
+    module.add_arguments(parser)
+    try:
+        return int(module.run(parser.parse_strictly(args[1:])))
+    except ConfigError as exc:
+        print(f"zts {name}: {exc.public_message}", file=sys.stderr)
+        return 2
+    except ZtsError as exc:
+        print(f"zts {name}: {exc.public_message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130

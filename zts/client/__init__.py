@@ -1,0 +1,4 @@
+"""Direct clients: jobs straight to the broker over ZeroMQ, without HTTP in between.
+
+``zts.Client`` for threads, ``zts.AsyncClient`` for asyncio; ``zts.client.control.ControlClient`` for management.
+"""

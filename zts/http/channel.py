@@ -1,0 +1,144 @@
+"""One DEALER socket to the broker under an asyncio loop. Layer 3, no rules about jobs.
+
+ZeroMQ's descriptor is edge-triggered: after each wake **and after each send** the socket is drained, or a message
+would lie there until the next one comes. ``ZMQ_IMMEDIATE`` makes the socket hold nothing for a broker that is not
+there: what could not be sent is known at once, and whoever owns the channel sends it again after the next WELCOME.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from zts.errors import BrokerUnavailable, RemoteProtocolError
+from zts.wire.codec import decode, encode
+from zts.wire.messages import Message
+
+__all__ = ["Channel"]
+
+# Messages of one wake, so that a flood of answers leaves the loop room for requests.
+_MAX_PER_WAKE: Final = 64
+_RECONNECT_MS: Final = 50
+_RECONNECT_MAX_MS: Final = 1000
+_TCP_HEARTBEAT_MS: Final = 5000
+
+
+class Channel:
+    """A DEALER connected to ``address``; belongs to the loop's thread.
+
+    Args:
+        context: ZeroMQ context; the caller's to end.
+        address: One of the broker's endpoints.
+        loop: The running loop.
+        on_message: Called with each decoded message.
+        on_link: Called with True when a broker can be reached, with False when it no longer can.
+
+    Attributes:
+        is_up: A connection exists (it says nothing about a WELCOME).
+        bad_messages: Messages that were dropped because they broke the protocol.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        loop: asyncio.AbstractEventLoop,
+        on_message: Callable[[Message], None],
+        on_link: Callable[[bool], None],
+    ) -> None:
+        self.address = address
+        self.is_up = False
+        self.bad_messages = 0
+        self._loop = loop
+        self._on_message = on_message
+        self._on_link = on_link
+        self._draining = False
+        self._closed = False
+        self._socket = context.socket(zmq.DEALER)
+        for option, value in (
+            (zmq.LINGER, 0),
+            (zmq.SNDHWM, 0),
+            (zmq.RCVHWM, 0),
+            (zmq.IMMEDIATE, 1),
+            (zmq.RECONNECT_IVL, _RECONNECT_MS),
+            (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
+        ):
+            self._socket.setsockopt(option, value)
+        if address.startswith("tcp:"):
+            self._socket.setsockopt(zmq.HEARTBEAT_IVL, _TCP_HEARTBEAT_MS)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as exc:
+            self._socket.close(0)
+            raise BrokerUnavailable(f"{address!r} is no address of a broker: {exc.strerror or exc}") from None
+        self._fd = self._socket.getsockopt(zmq.FD)
+        loop.add_reader(self._fd, self._drain)
+        loop.call_soon(self._drain)
+
+    def send(self, message: Message) -> bool:
+        """Send ``message`` without waiting; False if no broker can be reached.
+
+        Raises:
+            LocalProtocolError: If the message has no wire form.
+        """
+        if self._closed:
+            return False
+        frames = encode(message)
+        last = len(frames) - 1
+        try:
+            self._socket.send(frames[0], zmq.NOBLOCK | (zmq.SNDMORE if last else 0))
+            for number in range(1, last + 1):
+                more = zmq.SNDMORE if number < last else 0
+                self._socket.send(frames[number], zmq.NOBLOCK | more, copy=False)
+        except zmq.Again:
+            self._drain()
+            return False
+        if not self._draining:
+            self._drain()
+        return True
+
+    def close(self) -> None:
+        """Leave the loop and close the socket; a GOODBYE that was just sent still has a moment to leave."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._socket.close(200)
+
+    def _drain(self) -> None:
+        if self._draining or self._closed:
+            return
+        self._draining = True
+        try:
+            for _ in range(_MAX_PER_WAKE):
+                if not self._step():
+                    return
+            self._loop.call_soon(self._drain)
+        finally:
+            self._draining = False
+
+    def _step(self) -> bool:
+        """Handle one message or a change of the connection; False when nothing is left."""
+        events = self._socket.getsockopt(zmq.EVENTS)
+        is_up = bool(events & zmq.POLLOUT)
+        if is_up != self.is_up:
+            self.is_up = is_up
+            self._on_link(is_up)
+            # What that sent may have changed the events.
+            return not self._closed
+        if not events & zmq.POLLIN:
+            return False
+        frames: list[Any] = [self._socket.recv(zmq.NOBLOCK)]
+        while self._socket.getsockopt(zmq.RCVMORE):
+            # Large bodies come as views of ZeroMQ's own memory.
+            frames.append(self._socket.recv(zmq.NOBLOCK, copy=False).buffer)
+        try:
+            message = decode(frames)
+        except RemoteProtocolError:
+            self.bad_messages += 1
+            return True
+        self._on_message(message)
+        return not self._closed

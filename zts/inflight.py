@@ -1,0 +1,158 @@
+"""A client's unanswered jobs: match answers, send again after a broker's restart, notice deadlines.
+
+Shared by the direct clients and the HTTP server's link to the broker. It knows no socket and no clock, and it is not
+thread-safe: one loop owns it. Layer 1.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import Any, Final
+
+from zts.wire.messages import Job
+
+__all__ = ["Entry", "Inflight"]
+
+# Deadlines of answered jobs stay in the heap until it holds this many more of them than live ones.
+_SLACK: Final = 1024
+
+
+class Entry:
+    """One unanswered job.
+
+    Attributes:
+        job: As it was first sent; its ``timeout_ms`` is the budget at ``added_at``.
+        deadline: Monotonic seconds, None for none.
+        added_at: Monotonic seconds.
+        waiter: Whatever the owner wants back with the answer (a future, an HTTP exchange).
+    """
+
+    __slots__ = ("added_at", "deadline", "job", "waiter")
+
+    def __init__(self, job: Job, deadline: float | None, added_at: float, waiter: Any = None) -> None:
+        self.job = job
+        self.deadline = deadline
+        self.added_at = added_at
+        self.waiter = waiter
+
+    def __repr__(self) -> str:
+        return f"Entry(job_id={self.job.job_id}, model={self.job.model!r}, deadline={self.deadline})"
+
+
+class Inflight:
+    """Remember jobs from the moment they are sent until they are answered, cancelled or expired.
+
+    ``add`` is O(log n), and O(1) when deadlines grow as they usually do; ``take`` and ``cancel`` are O(1).
+
+    >>> inflight = Inflight()
+    >>> entry = inflight.add(Job(7, "digits", "", 1, 2000, b"", b"image"), deadline=12.0, now=10.0)
+    >>> inflight.next_deadline()
+    12.0
+    >>> [job.timeout_ms for job in inflight.unanswered(now=11.5)]
+    [500]
+    >>> inflight.expired(now=12.0)
+    [7]
+    >>> inflight.take(7).job.model, len(inflight)
+    ('digits', 0)
+    """
+
+    __slots__ = ("_deadlines", "_entries")
+
+    def __init__(self) -> None:
+        self._entries: dict[int, Entry] = {}  # in the order of sending, which a resend keeps
+        self._deadlines: list[tuple[float, int]] = []  # a heap; answered jobs leave it lazily
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._entries
+
+    def add(self, job: Job, deadline: float | None, now: float, waiter: Any = None) -> Entry:
+        """Remember ``job`` and return its entry.
+
+        Args:
+            job: Its ``job_id`` must not be in flight already.
+            deadline: When it expires, absolute monotonic seconds; None: never.
+            now: Monotonic seconds.
+            waiter: Kept in the entry for the caller.
+
+        Raises:
+            ValueError: If the job id is in flight already.
+        """
+        job_id = job.job_id
+        if job_id in self._entries:
+            raise ValueError(f"job {job_id} is in flight already")
+        entry = self._entries[job_id] = Entry(job, deadline, now, waiter)
+        if deadline is not None:
+            heappush(self._deadlines, (deadline, job_id))
+        return entry
+
+    def get(self, job_id: int) -> Entry | None:
+        """Return the entry of ``job_id`` and leave it in flight; None if it is not."""
+        return self._entries.get(job_id)
+
+    def take(self, item_id: int) -> Entry | None:
+        """Remove and return the entry that an answer (``Result.item_id``) is for.
+
+        None for an unknown one: late answers of cancelled or expired jobs, and second answers after a resend, are
+        normal.
+        """
+        entry = self._entries.pop(item_id, None)
+        if entry is not None and len(self._deadlines) > 2 * len(self._entries) + _SLACK:
+            self._compact()
+        return entry
+
+    def cancel(self, job_id: int) -> Entry | None:
+        """Forget ``job_id`` and return its entry (tell the broker by CANCEL), or None if it is not in flight."""
+        return self.take(job_id)
+
+    def unanswered(self, now: float) -> list[Job]:
+        """Return the jobs to send again after a broker's restart, oldest first.
+
+        ``timeout_ms`` is what remains of each deadline now. Jobs whose deadline has passed are left out: ``expired``
+        reports them. Nothing is removed.
+        """
+        out: list[Job] = []
+        for entry in self._entries.values():
+            if entry.deadline is None:
+                out.append(entry.job)
+            elif entry.deadline > now:
+                # At least 1: 0 would mean "no deadline".
+                out.append(entry.job._replace(timeout_ms=max(1, round((entry.deadline - now) * 1000))))
+        return out
+
+    def expired(self, now: float) -> list[int]:
+        """Return the ids of jobs whose deadline has come, earliest first, each once.
+
+        They stay in flight until ``take``: the caller takes each to answer its waiter.
+        """
+        out: list[int] = []
+        heap = self._deadlines
+        while heap and heap[0][0] <= now:
+            deadline, job_id = heappop(heap)
+            if self._is_live(deadline, job_id):
+                out.append(job_id)
+        return out
+
+    def next_deadline(self) -> float | None:
+        """Return when ``expired`` should be asked next, or None if no job has a deadline."""
+        heap = self._deadlines
+        while heap and not self._is_live(*heap[0]):
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def take_all(self) -> list[Entry]:
+        """Remove and return everything, oldest first (the owner closes and answers all waiters)."""
+        entries = list(self._entries.values())
+        self._entries.clear()
+        self._deadlines.clear()
+        return entries
+
+    def _is_live(self, deadline: float, job_id: int) -> bool:
+        entry = self._entries.get(job_id)
+        return entry is not None and entry.deadline == deadline
+
+    def _compact(self) -> None:
+        self._deadlines = [row for row in self._deadlines if self._is_live(*row)]
+        heapify(self._deadlines)

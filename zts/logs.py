@@ -1,0 +1,197 @@
+"""Logging set-up, once per process: text or JSON to stderr, and files with rotation.
+
+Files have TorchServe's names: ``ts_log.log`` (server), ``access_log.log`` (one line a request), ``model_log.log`` (what
+models print). Several processes append to the same file: lines are written in one ``write`` to a file opened for
+appending, and whoever sees it too big rotates it under a lock; the others notice the new file by its inode.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from zts.errors import ConfigError
+from zts.settings import Settings
+
+__all__ = ["JsonFormatter", "LimitedLog", "RotatingFileHandler", "TextFormatter", "setup_logging"]
+
+# TorchServe's values (TORCHSERVE.md 5.6): rolled at 100 MB, five kept.
+ROTATE_BYTES: Final = 100 * 1024 * 1024
+KEPT_FILES: Final = 5
+
+_FILES: Final = {"zts.access": "access_log.log", "zts.model": "model_log.log"}
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-11-22T09:48:41,342 [INFO ] broker zts.broker - text [request id]``, local time as TorchServe prints it."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the whole line, or lines when there is a traceback."""
+        at = datetime.fromtimestamp(record.created)
+        stamp = f"{at:%Y-%m-%dT%H:%M:%S},{int(record.msecs):03d}"
+        if record.name in _FILES:
+            # Their lines have a form of their own, made where they are logged.
+            line = f"{stamp} - {record.getMessage()}" if record.name == "zts.access" else _model_line(stamp, record)
+        else:
+            level = "WARN" if record.levelname == "WARNING" else record.levelname
+            line = f"{stamp} [{level:5}] {self._role} {record.name} - {record.getMessage()}"
+            request_id = getattr(record, "request_id", "")
+            if request_id:
+                line += f" [{request_id}]"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _model_line(stamp: str, record: logging.LogRecord) -> str:
+    level = "WARN" if record.levelno >= logging.WARNING else "INFO"
+    return f"{stamp} [{level:5}] {record.getMessage()}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, role, logger, message, and whatever ``extra`` was given."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        at = datetime.fromtimestamp(record.created, UTC)
+        out: dict[str, Any] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "role": self._role,
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for key in ("request_id", "model", "version", "worker_id", "worker_pid", "stream"):
+            value = getattr(record, key, None)
+            if value:
+                out[key] = value
+        if record.exc_info:
+            out["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(out, ensure_ascii=False)
+
+
+class RotatingFileHandler(logging.handlers.WatchedFileHandler):
+    """A log file that several processes share and any of them rotates.
+
+    Args:
+        path: The file; made when missing.
+        max_bytes: Rotated to ``path.1`` … ``path.<kept>`` when larger.
+        kept: Old files that stay.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = ROTATE_BYTES, kept: int = KEPT_FILES) -> None:
+        super().__init__(path, encoding="utf-8", delay=True)
+        self._max_bytes = max_bytes
+        self._kept = kept
+        self._unchecked_bytes = max_bytes  # look at the real size at the first line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append the record, then rotate if the file has grown beyond its limit."""
+        super().emit(record)
+        # A stat each line would cost more than the line; others' lines make the guess late, never wrong for long.
+        self._unchecked_bytes += 200
+        if self._unchecked_bytes >= self._max_bytes // 50:
+            self._unchecked_bytes = 0
+            self._rotate_if_large()
+
+    def _rotate_if_large(self) -> None:
+        path = Path(self.baseFilename)
+        try:
+            if path.stat().st_size < self._max_bytes:
+                return
+            with _locked(path.with_name(path.name + ".lock")):
+                if path.stat().st_size < self._max_bytes:
+                    return  # another process was quicker
+                for number in range(self._kept - 1, 0, -1):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.replace(f"{path}.{number}", f"{path}.{number + 1}")
+                os.replace(path, f"{path}.1")
+        except OSError:
+            return  # a log file that cannot be rotated must not stop the service
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class LimitedLog:
+    """Say the same kind of thing at most once in ``every_s``, with the number of times it was not said.
+
+    >>> from zts.clock import ManualClock
+    >>> clock = ManualClock()
+    >>> limited = LimitedLog(every_s=10.0)
+    >>> limited.allow("bad frame", clock.now()), limited.allow("bad frame", clock.advance(1.0))
+    (0, None)
+    >>> limited.allow("bad frame", clock.advance(10.0))
+    1
+    """
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._every_s = every_s
+        self._next: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def allow(self, kind: str, now: float) -> int | None:
+        """Return how many were held back since the last time, or None if this one is to be held back too."""
+        if now < self._next.get(kind, now):
+            self._held[kind] = self._held.get(kind, 0) + 1
+            return None
+        self._next[kind] = now + self._every_s
+        return self._held.pop(kind, 0)
+
+
+def setup_logging(settings: Settings, role: str) -> None:
+    """Set up the ``zts`` loggers of this process; call once, at its entry.
+
+    Raises:
+        ConfigError: If the level or format is unknown or the log folder cannot be made.
+    """
+    level = _LEVELS.get(settings.log_level.lower())
+    if level is None:
+        raise ConfigError(f"log level {settings.log_level!r} is none of {', '.join(_LEVELS)}")
+    if settings.log_format not in ("text", "json"):
+        raise ConfigError(f"log format {settings.log_format!r} is none of text, json")
+    formatter = JsonFormatter(role) if settings.log_format == "json" else TextFormatter(role)
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(formatter)
+    root = logging.getLogger("zts")
+    root.setLevel(level)
+    root.propagate = False
+    root.handlers = [stderr]
+    for name in _FILES:
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.handlers = [stderr]
+    logging.getLogger("zts.access").disabled = not settings.access_log
+    if settings.log_dir:
+        folder = Path(settings.log_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ConfigError(f"log folder {folder} cannot be made: {exc.strerror}") from None
+        for name, file in {"zts": "ts_log.log", **_FILES}.items():
+            handler = RotatingFileHandler(folder / file)
+            handler.setFormatter(formatter)
+            logging.getLogger(name).addHandler(handler)

@@ -1,0 +1,209 @@
+"""One instance on disk: its runtime folder, lock, pid file and what ``zts status`` and ``zts restart`` read. Layer 3.
+
+The lock tells whether an instance runs; the pid file only says which process it is. The kernel releases the lock when
+the supervisor ends, however it ends, so that a stale pid file never stands in the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from zts.clock import monotonic
+from zts.config import default_runtime_dir, load_settings
+from zts.errors import ConfigError, Conflict
+
+__all__ = ["Instance", "find_instance"]
+
+# Somebody who only looks whether the lock is held has it himself for a moment.
+_LOCK_PATIENCE_S: Final = 0.3
+
+
+@dataclass(slots=True)
+class Instance:
+    """The runtime folder of one instance and, in the supervisor, its lock.
+
+    Two instances on one machine have two folders and never meet.
+    """
+
+    runtime_dir: Path
+    _lock_fd: int = -1
+
+    @property
+    def pid_file(self) -> Path:
+        """File with the supervisor's pid."""
+        return self.runtime_dir / "zts.pid"
+
+    @property
+    def lock_file(self) -> Path:
+        """File that the supervisor keeps locked; never removed, or two starts could lock two files of one name."""
+        return self.runtime_dir / "zts.lock"
+
+    @property
+    def settings_file(self) -> Path:
+        """``Settings.to_map()`` as JSON, for the roles."""
+        return self.runtime_dir / "settings.json"
+
+    @property
+    def command_file(self) -> Path:
+        """The flags of the start, for ``zts restart``."""
+        return self.runtime_dir / "command.json"
+
+    @property
+    def roles_file(self) -> Path:
+        """Pids and start times, for ``zts status``."""
+        return self.runtime_dir / "roles.json"
+
+    def prepare(self) -> None:
+        """Make the folder, readable by its owner only.
+
+        Raises:
+            ConfigError: If it cannot be made, or it or its parent belongs to somebody else.
+        """
+        folder = self.runtime_dir
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path, owners in ((folder, (os.getuid(),)), (folder.parent, (os.getuid(), 0))):
+                owner = path.stat().st_uid
+                if owner not in owners:
+                    raise ConfigError(
+                        f"the runtime folder {path} belongs to another user (uid {owner}): choose one with --runtime-dir"
+                    )
+            folder.chmod(0o700)
+        except OSError as exc:
+            raise ConfigError(f"the runtime folder {folder} cannot be made: {exc.strerror}") from None
+
+    def acquire(self) -> list[str]:
+        """Take the lock, clear what a dead predecessor left, and return notes for the user.
+
+        Raises:
+            Conflict: If an instance runs with this folder.
+        """
+        fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not _lock(fd, _LOCK_PATIENCE_S):
+            os.close(fd)
+            raise Conflict(
+                f"zts is already running (pid {self.pid() or 'not known yet'}, runtime folder {self.runtime_dir}); "
+                "use 'zts stop' first, or --runtime-dir for a second instance."
+            )
+        self._lock_fd = fd
+        notes = ["Removing orphan pid file."] if self.pid_file.exists() else []
+        self._clear("journal.json")
+        return notes
+
+    def _clear(self, *more: str) -> None:
+        names = ("zts.pid", "roles.json", "client.ipc", "worker.ipc", "control.ipc", "event.ipc", *more)
+        for name in names:
+            with contextlib.suppress(OSError):
+                (self.runtime_dir / name).unlink()
+
+    def release(self) -> None:
+        """Remove pid file and sockets, and give the lock back. Only the holder may call it."""
+        self._clear()
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def let_go(self) -> None:
+        """Close the lock without unlocking: a forked child goes on holding it."""
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
+    def is_running(self) -> bool:
+        """Tell whether a supervisor holds the lock."""
+        try:
+            fd = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            return not _lock(fd, 0.0, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
+
+    def pid(self) -> int | None:
+        """Return the pid in the pid file, or None if there is none."""
+        try:
+            return int(self.pid_file.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def supervisor_pid(self) -> int | None:
+        """Return the pid of the running supervisor: the one in the pid file, if that process has our lock file open.
+
+        A pid that was given to some other process meanwhile is never returned.
+        """
+        pid = self.pid()
+        if pid is None:
+            return None
+        try:
+            ours = os.stat(self.lock_file)
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(OSError):
+                    found = os.stat(f"/proc/{pid}/fd/{fd}")
+                    if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+                        return pid
+        except OSError:
+            return None
+        return None
+
+    def write(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Write ``value`` as JSON, replacing the file at once."""
+        self._replace(path, json.dumps(value, indent=1))
+
+    def write_pid(self, pid: int) -> None:
+        """Write the pid file."""
+        self._replace(self.pid_file, f"{pid}\n")
+
+    def _replace(self, path: Path, text: str) -> None:
+        fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+        os.replace(fresh, path)
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """Return a JSON file of the folder; ``{}`` if it is missing or broken."""
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+def _lock(fd: int, patience_s: float, kind: int = fcntl.LOCK_EX) -> bool:
+    deadline = monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+
+
+def find_instance(runtime_dir: str | None, ts_config: str | None, environ: Mapping[str, str]) -> Instance:
+    """Return the instance that these flags and this environment mean, as ``zts start`` would choose it.
+
+    Raises:
+        ConfigError: If ``ts_config`` is given and unusable.
+    """
+    if runtime_dir is None:
+        try:
+            settings, _warnings = load_settings(argparse.Namespace(ts_config=ts_config), environ)
+            runtime_dir = settings.runtime_dir
+        except ConfigError:
+            if ts_config is not None:
+                raise
+            # A stop must work although, say, the model store is gone.
+            runtime_dir = default_runtime_dir(environ, os.getuid(), tempfile.gettempdir())
+    return Instance(Path(os.path.abspath(os.path.expanduser(runtime_dir))))
