@@ -89,15 +89,7 @@ class Tick:
 
 
 FleetEvent: TypeAlias = (
-    ControlArrived
-    | ControlLost
-    | DataHello
-    | DataLeft
-    | DataLost
-    | SubscribersChanged
-    | Tick
-    | BatchSent
-    | BatchDone
+    ControlArrived | ControlLost | DataHello | DataLeft | DataLost | SubscribersChanged | Tick | BatchSent | BatchDone
 )
 
 # ---------------------------------------------------------------- actions

@@ -170,7 +170,8 @@ class WorkerPool:
         """
         worker = self._open
         if worker is not None:
-            if now < self._open_until:
+            # What is not sent yet takes more in any case: it costs nobody any time.
+            if worker.out or now < self._open_until:
                 self._loads.remove(worker)
                 return worker, self._open_room
             self._open = None
@@ -192,8 +193,9 @@ class WorkerPool:
             self._open_room -= count
             if self._open_room <= 0:
                 self._open = None
-        elif self._delay_s > 0 and count == load and load < worker.batch_size:
-            # It was idle: its batch begins with these jobs and takes more until the window closes.
+        elif count == load and load < worker.batch_size:
+            # It was idle: its batch begins with these jobs and takes more until the window closes. Without a delay
+            # that is the end of this tick.
             self._open = worker
             self._open_until = now + self._delay_s
             self._open_room = worker.batch_size - load
@@ -203,7 +205,7 @@ class WorkerPool:
         self.run_s = run_s if self.run_s < 0 else self.run_s + _EWMA_WEIGHT * (run_s - self.run_s)
         if self._open is worker:
             self._open = None
-        if not worker.draining:
+        if self.workers.get(worker.worker_id) is worker:
             self.relist(worker)
 
     def relist(self, worker: WorkerRecord) -> None:

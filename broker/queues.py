@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Final
 
 from zts.broker.jobs import DONE, QUEUED, PendingJob
@@ -75,10 +76,9 @@ class JobQueue:
             self.bytes += job.size
 
     def drop(self, job: PendingJob) -> None:
-        """Take a waiting job out; it is ``DONE`` afterwards, its body is forgotten."""
+        """Take a waiting job out; it is ``DONE`` afterwards."""
         lane = job.lane
         job.state = DONE
-        job.forget_body()
         self.count -= 1
         self.bytes -= job.size
         self._live[lane] -= 1
@@ -107,9 +107,8 @@ class JobQueue:
         """Return when the longest waiting job came, None if none waits. For statistics: walks over tombstones."""
         heads = [job.arrived_at for returned in self._returned for _, job in returned if job.state == QUEUED]
         for lane in self._lanes:
-            heads.extend([next((job.arrived_at for job in lane if job.state == QUEUED), float("inf"))])
-        oldest = min(heads)
-        return None if oldest == float("inf") else oldest
+            heads += [job.arrived_at for job in islice((job for job in lane if job.state == QUEUED), 1)]
+        return min(heads, default=None)
 
     def _next_class(self) -> int:
         live, passed = self._live, self._passed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -161,10 +162,8 @@ def _is_tensor(answer: object) -> bool:
 
 
 def _saved(tensor: object) -> bytes:
-    import torch
-
     buffer = io.BytesIO()
-    torch.save(tensor, buffer)
+    sys.modules["torch"].save(tensor, buffer)
     return buffer.getvalue()
 
 

@@ -35,7 +35,8 @@ class BatchWindow(Generic[T]):
     """Collect jobs until the batch is full or its first job has waited enough.
 
     The window opens at the first job, not when the worker starts to wait, so an idle spell never shortens a later
-    job's wait. Jobs beyond a full batch stay inside, each with its own arrival, and open the next window. Not thread-safe.
+    job's wait. Jobs beyond a full batch stay inside, each with its own arrival, and open the next window.
+    Not thread-safe.
 
     Args:
         max_batch_size: Most jobs in one batch; at least 1.

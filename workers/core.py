@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from zts.errors import DeadlineExceeded
@@ -79,10 +78,9 @@ class ComputeCore:
 
     def next_deadline(self) -> float | None:
         """Return when ``TickEnded`` should come at the latest; None: only after a message."""
-        due = [at for at in (self._hello_at, self._fence_deadline) if at is not None]
-        window_at = self._window.next_deadline()
-        if window_at is not None:
-            due.append(float("-inf") if self.state is WorkerState.DRAINING else window_at)
+        if self.state is WorkerState.DRAINING and (self._fenced or len(self._window)):
+            return float("-inf")  # run what is left, or leave
+        due = [at for at in (self._hello_at, self._fence_deadline, self._window.next_deadline()) if at is not None]
         return min(due) if due else None
 
     def snapshot(self) -> dict[str, Any]:
@@ -307,7 +305,8 @@ class PresenceCore:
         self._heard_at = now
         if self._beat_at is None and now < self._hello_said_at + _HELLO_QUIET_S:
             return []
-        return [self._hello(now)]
+        # The broker also asks here when it is the data connection that it lost.
+        return [self._hello(now), e.Tell(event)]
 
     def _on_refused(self, event: e.Refused, now: float) -> list[e.Action]:
         self._closed = True

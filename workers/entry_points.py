@@ -86,7 +86,8 @@ def find_class(module: ModuleType) -> type:
         names = ", ".join(cls.__name__ for cls in complete)
         raise ValueError(f"{what} defines {len(complete)} classes that could be the handler ({names}); only one may be")
     missing = [name for name in ("initialize", "handle") if not callable(getattr(classes[0], name, None))]
-    raise ValueError(f"class {classes[0].__name__} of {what} has no method {' and no method '.join(map(repr, missing))}")
+    lacking = " and no method ".join(map(repr, missing))
+    raise ValueError(f"class {classes[0].__name__} of {what} has no method {lacking}")
 
 
 def classes_of(module: ModuleType, parent_class: type | None = None) -> list[type]:

@@ -233,7 +233,7 @@ class SendGoodbye:
 class Tell:
     """Hand ``event`` to the compute thread."""
 
-    event: BrokerChanged | DrainAsked
+    event: BrokerChanged | DrainAsked | HelloAsked
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,14 +276,5 @@ Event: TypeAlias = (
     | LeaveAsked
 )
 Action: TypeAlias = (
-    SayHello
-    | RunBatch
-    | SendOutcomes
-    | ReportState
-    | SendBeat
-    | SendGoodbye
-    | Tell
-    | Close
-    | Exit
-    | Count
+    SayHello | RunBatch | SendOutcomes | ReportState | SendBeat | SendGoodbye | Tell | Close | Exit | Count
 )

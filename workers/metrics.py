@@ -21,6 +21,7 @@ __all__ = [
     "MetricsCacheKeyError",
     "MetricsCacheTypeError",
     "MetricsCacheValueError",
+    "MetricsStore",
     "Sample",
     "Series",
 ]
@@ -303,6 +304,13 @@ class Metrics:
         if not ids:
             return ""
         return ",".join(ids.values()) if idx is None else ids.get(idx, "")
+
+
+class MetricsStore(Metrics):
+    """The older name and argument order of ``Metrics``, for handlers' tests."""
+
+    def __init__(self, request_ids: Mapping[int, str] | None, model_name: str) -> None:
+        super().__init__(model_name, request_ids)
 
 
 def _check_unit(name: str, unit: str, allowed: Sequence[str]) -> None:

@@ -66,9 +66,10 @@ def no_worker_text(model: str, version: str, cause: str) -> str:
 
     ``version`` is the one that the URL named, ``""`` for none.
     """
-    named = f' Version {version}' if version else ""
+    named = f" Version {version}" if version else ""
     text = (
-        f'Model "{model}"{named} has no worker to serve inference request. Please use scale workers API to add workers. '
+        f'Model "{model}"{named} has no worker to serve inference request. '
+        "Please use scale workers API to add workers. "
         "If this is a sequence inference, please check if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
     )
     return f"{text}. {cause}" if cause else text

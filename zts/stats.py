@@ -74,7 +74,7 @@ class Histogram:
             or not all(type(bound) in (int, float) for bound in bounds)
             or not all(type(count) is int and count >= 0 for count in counts)
             or len(counts) != len(bounds) + 1
-            or type(total) not in (int, float)
+            or not isinstance(total, (int, float))
         ):
             raise RemoteProtocolError("a histogram is bounds, counts (one more) and sum")
         try:

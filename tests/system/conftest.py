@@ -188,7 +188,7 @@ class Server:
 def make_archive(
     store: Path, name: str, handler: str | Path, *, version: str = "1.0", config: str = "", extra: tuple[Path, ...] = ()
 ) -> Path:
-    """Pack an archive with our own command, as a user does. ``handler`` is a file of tests/system/handlers or source."""
+    """Pack an archive with our own command. ``handler`` is a file of tests/system/handlers or source text."""
     folder = Path(tempfile.mkdtemp())
     try:
         source = HANDLERS / handler if str(handler).endswith(".py") else None

@@ -41,7 +41,8 @@ LAYERS = {
     "zts.workers.core": 2,
     "zts.workers.agent": 2,
     "zts.workers.placement": 2,
-    "zts.cli*": 4,
+    "zts.cli": 4,
+    "zts.cli.*": 4,
     "zts.__main__": 4,
     "zts.logs": 3,
 }

@@ -1,4 +1,4 @@
-"""Pack a model into an archive with the content that ``torch-model-archiver`` makes (TORCHSERVE.md 7). Layer 3: disk."""
+"""Pack a model into an archive; the content is what ``torch-model-archiver`` makes (TORCHSERVE.md 7). Layer 3: disk."""
 
 from __future__ import annotations
 

@@ -68,32 +68,45 @@ def read_model(
         max_batch_delay_s=max_batch_delay_s,
         min_workers=min_workers,
         max_workers=max_workers,
-        response_timeout_s=_first(
+        loaded_at_startup=bool(args.get("at_startup")),
+        config=wire_form(config),
+        **_budgets(keys, json_keys, args, settings),
+        **_from_file_only(keys, settings),
+    )
+    return spec, _workers(spec, args, settings, gpu_count)
+
+
+def _budgets(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any], settings: Settings) -> dict[str, float]:
+    return {
+        "response_timeout_s": _first(
             keys.response_timeout_s,
             json_keys.response_timeout_s,
             _seconds(args.get("response_timeout_s")),
             settings.default_response_timeout_s,
         ),
-        startup_timeout_s=_first(
+        "startup_timeout_s": _first(
             keys.startup_timeout_s,
             json_keys.startup_timeout_s,
             _seconds(args.get("startup_timeout_s")),
             settings.default_startup_timeout_s,
         ),
-        max_retry_timeout_s=_first(keys.max_retry_timeout_s, 300.0),
-        client_timeout_s=_first(keys.client_timeout_s, 0.0),
-        job_queue_size=_first(keys.job_queue_size, settings.job_queue_size),
-        job_queue_bytes=settings.job_queue_bytes,
-        device_type=_first(keys.device_type, ""),
-        device_ids=_first(keys.device_ids, ()),
-        priority=_first(keys.priority, "normal"),
-        prefetch=keys.prefetch,
-        isolate_errors=_first(keys.isolate_errors, False),
-        max_attempts=_first(keys.max_attempts, 2),
-        loaded_at_startup=bool(args.get("at_startup")),
-        config=wire_form(config),
-    )
-    return spec, _workers(spec, args, settings, gpu_count)
+    }
+
+
+def _from_file_only(keys: ConfigKeys, settings: Settings) -> dict[str, Any]:
+    """Return the fields that only model-config.yaml can set, with the server's defaults."""
+    return {
+        "max_retry_timeout_s": _first(keys.max_retry_timeout_s, 300.0),
+        "client_timeout_s": _first(keys.client_timeout_s, 0.0),
+        "job_queue_size": _first(keys.job_queue_size, settings.job_queue_size),
+        "job_queue_bytes": settings.job_queue_bytes,
+        "device_type": _first(keys.device_type, ""),
+        "device_ids": _first(keys.device_ids, ()),
+        "priority": _first(keys.priority, "normal"),
+        "prefetch": keys.prefetch,
+        "isolate_errors": _first(keys.isolate_errors, False),
+        "max_attempts": _first(keys.max_attempts, 2),
+    }
 
 
 def _no_settings() -> Settings:

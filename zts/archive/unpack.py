@@ -172,7 +172,6 @@ class _Unpacking:
         for member in archive:
             self._members += 1
             self._check_declared(self._members, 0)
-            archive.members.clear()
             yield member
 
     def _check_declared(self, members: int, total_bytes: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 
 from zts.errors import BrokerUnavailable
 from zts.settings import Endpoints
@@ -12,12 +13,27 @@ from zts.settings import Endpoints
 __all__ = ["default_endpoints", "no_broker"]
 
 
-def default_endpoints(environ: Mapping[str, str] | None = None) -> Endpoints:
-    """Return the ipc endpoints in the runtime folder of the default instance (or of ``ZTS_RUNTIME_DIR``)."""
-    from zts.config import default_runtime_dir  # reads configuration files too, so it is loaded only when needed
+def default_endpoints(environ: Mapping[str, str] | None = None, runtime_dir: str | None = None) -> Endpoints:
+    """Return the endpoints of the instance that ``runtime_dir`` or the environment names, or of the default one.
 
-    runtime_dir = default_runtime_dir(os.environ if environ is None else environ, os.getuid(), tempfile.gettempdir())
-    return Endpoints.in_folder(runtime_dir)
+    ``ZTS_CLIENT_ADDRESS`` and ``ZTS_CONTROL_ADDRESS`` name single sockets, ``ZTS_RUNTIME_DIR`` the folder of all.
+
+    Raises:
+        ConfigError: If the folder's name is too long for a socket in it.
+    """
+    from zts.config import check_ipc_path, instance_dir  # reads configuration files too: loaded only when needed
+
+    environ = os.environ if environ is None else environ
+    endpoints = Endpoints.in_folder(instance_dir(argparse.Namespace(runtime_dir=runtime_dir), environ))
+    if runtime_dir is None:
+        endpoints = replace(
+            endpoints,
+            client=environ.get("ZTS_CLIENT_ADDRESS") or endpoints.client,
+            control=environ.get("ZTS_CONTROL_ADDRESS") or endpoints.control,
+        )
+    check_ipc_path(endpoints.client)
+    check_ipc_path(endpoints.control)
+    return endpoints
 
 
 def no_broker(address: str) -> BrokerUnavailable:

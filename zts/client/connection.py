@@ -48,6 +48,9 @@ class Connection:
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
         self.bad_messages = 0
+        self._poller = zmq.Poller()
+        self._poller.register(self.socket, zmq.POLLIN)
+        self._poller.register(self.monitor, zmq.POLLIN)
         try:
             self.socket.connect(address)
         except zmq.ZMQError as exc:
@@ -69,7 +72,7 @@ class Connection:
                 return True
             except zmq.Again:
                 # A fresh connection is known to the socket only after it has looked at its commands.
-                if attempt == 2 or not self.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT:
+                if attempt == 2 or not int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
                     return False
         return False
 
@@ -94,6 +97,19 @@ class Connection:
                 self.bad_messages += 1
         return out
 
+    def watch(self, descriptor: int) -> None:
+        """Let ``wait`` return when ``descriptor`` is readable too."""
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def wait(self, wait_s: float | None) -> None:
+        """Return when there is something to receive, a connection came or went, or ``wait_s`` is over (None: never)."""
+        self._poller.poll(None if wait_s is None else max(0, int(wait_s * 1000) + 1))
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """For an event loop: readable means "look at socket and monitor", not "there is data"."""
+        return int(self.socket.getsockopt(zmq.FD)), int(self.monitor.getsockopt(zmq.FD))
+
     def connection_events(self) -> list[bool]:
         """Return what happened to the connection since the last call: True for made, False for lost."""
         out: list[bool] = []
@@ -110,6 +126,7 @@ class Connection:
             return
         sent = [self.send(message) for message in last]
         self.socket.disable_monitor()
+        self.monitor.close(linger=0)
         self.socket.close(linger=_GOODBYE_LINGER_MS if any(sent) else 0)
         if self._own_context:
             self._context.term()

@@ -161,10 +161,13 @@ class ClientCore:
             entry = self._inflight.take(job_id)
             if entry is None:
                 continue
-            was_sent = self._outbox.pop(job_id, None) is None and self._unsent.pop(job_id, None) is None
-            if was_sent and self._welcomed:
-                self._cancels.append(job_id)
-            self._answers.append(Answer(entry.waiter, None, self._too_late(entry)))
+            if self._unsent.pop(job_id, None) is not None:
+                error: ZtsError = no_broker(self._address)
+            else:
+                error = self._too_late(entry)
+                if self._outbox.pop(job_id, None) is None and self._welcomed:
+                    self._cancels.append(job_id)
+            self._answers.append(Answer(entry.waiter, None, error))
         while self._unsent:
             job_id, gives_up_at = next(iter(self._unsent.items()))
             if gives_up_at > now:
@@ -175,10 +178,9 @@ class ClientCore:
                 self._answers.append(Answer(entry.waiter, None, no_broker(self._address)))
 
     def _too_late(self, entry: Entry) -> ZtsError:
-        if not self._welcomed and entry.job.job_id in self._unsent:
-            return no_broker(self._address)
-        budget_s = (entry.deadline or entry.added_at) - entry.added_at
-        return DeadlineExceeded(f"Model {entry.job.model} did not answer within {budget_s:g} s.")
+        budget_s = entry.job.timeout_ms / 1000
+        why = "" if self._welcomed else f" The connection to the broker at {self._address} is lost."
+        return DeadlineExceeded(f"Model {entry.job.model} did not answer within {budget_s:g} s.{why}")
 
     def _fail_all(self, error: ZtsError) -> None:
         self._answers += [Answer(entry.waiter, None, error) for entry in self._inflight.take_all()]

@@ -8,6 +8,7 @@ there: what could not be sent is known at once, and whoever owns the channel sen
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from zts.wire.codec import decode, encode
 from zts.wire.messages import Message
 
 __all__ = ["Channel"]
+
+_log = logging.getLogger("zts.http.channel")
 
 # Messages of one wake, so that a flood of answers leaves the loop room for requests.
 _MAX_PER_WAKE: Final = 64
@@ -74,7 +77,7 @@ class Channel:
         except zmq.ZMQError as exc:
             self._socket.close(0)
             raise BrokerUnavailable(f"{address!r} is no address of a broker: {exc.strerror or exc}") from None
-        self._fd = self._socket.getsockopt(zmq.FD)
+        self._fd = int(self._socket.getsockopt(zmq.FD))
         loop.add_reader(self._fd, self._drain)
         loop.call_soon(self._drain)
 
@@ -122,7 +125,7 @@ class Channel:
 
     def _step(self) -> bool:
         """Handle one message or a change of the connection; False when nothing is left."""
-        events = self._socket.getsockopt(zmq.EVENTS)
+        events = int(self._socket.getsockopt(zmq.EVENTS))
         is_up = bool(events & zmq.POLLOUT)
         if is_up != self.is_up:
             self.is_up = is_up
@@ -140,5 +143,9 @@ class Channel:
         except RemoteProtocolError:
             self.bad_messages += 1
             return True
-        self._on_message(message)
+        try:
+            self._on_message(message)
+        except Exception:
+            # What follows in the socket must still be read, or nobody would wake up for it.
+            _log.exception("a %s of the broker could not be handled", type(message).__name__)
         return not self._closed

@@ -1,1 +1,1 @@
-"""``zts start``: starts, watches, restarts and stops the roles of one host. Start with ``core.py``, then ``loop.py``."""
+"""``zts start``: start, watch, restart and stop the roles of one host. Read ``core.py`` first, then ``loop.py``."""

@@ -44,6 +44,8 @@ CONFIG_ERROR_EXIT_CODE: Final = 2  # a role that exits so will do it again: the 
 _STOP_ORDER: Final = ("http", "node", "broker")  # nobody new comes in, workers finish, then the middle goes
 _MOST_DEATHS_AT_START: Final = 3
 _BROKER_STOP_S: Final = 5.0
+# One wish may come as two signals: timeout(1) and some shells signal the process and then its group.
+_SAME_WISH_S: Final = 0.5
 _STOP_MARGIN_S: Final = {"http": 2.0, "node": 5.0, "broker": 0.0}
 
 
@@ -104,7 +106,7 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants the instance to end. The second such request means: at once."""
+    """Somebody wants the instance to end. A second such request, half a second later or more, means: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ class SupervisorCore:
         self._phase = Phase.IDLE
         self._deadline: float | None = None  # of the start, or of the present stage of the stop
         self._fleet_ready = self._http_ready = self._models_settled = False
+        self._stop_asked_at: float | None = None
         self._stage = -1  # index into _STOP_ORDER
         self._exit_code = 0
         self._reason = ""
@@ -314,8 +317,12 @@ class SupervisorCore:
         return self._stop(now)
 
     def _stop_requested(self, now: float) -> list[Action]:
+        if self._stop_asked_at is None:
+            self._stop_asked_at = now
         if self._phase is not Phase.STOPPING:
             return self._stop(now)
+        if now - self._stop_asked_at < _SAME_WISH_S:
+            return []
         self._deadline = None
         return [KillRole(role) for role, slot in self._slots.items() if slot.alive]
 

@@ -11,8 +11,8 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ __all__ = ["Instance", "find_instance"]
 
 # Somebody who only looks whether the lock is held has it himself for a moment.
 _LOCK_PATIENCE_S: Final = 0.3
+_LOOK_EVERY_S: Final = 0.02
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class Instance:
                 owner = path.stat().st_uid
                 if owner not in owners:
                     raise ConfigError(
-                        f"the runtime folder {path} belongs to another user (uid {owner}): choose one with --runtime-dir"
+                        f"the runtime folder {path} belongs to another user (uid {owner}): set one with --runtime-dir"
                     )
             folder.chmod(0o700)
         except OSError as exc:
@@ -102,9 +103,10 @@ class Instance:
 
     def _clear(self, *more: str) -> None:
         names = ("zts.pid", "roles.json", "client.ipc", "worker.ipc", "control.ipc", "event.ipc", *more)
-        for name in names:
+        paths = [self.runtime_dir / name for name in names]
+        for path in [*paths, *self.runtime_dir.glob("http-*.json")]:
             with contextlib.suppress(OSError):
-                (self.runtime_dir / name).unlink()
+                path.unlink()
 
     def release(self) -> None:
         """Remove pid file and sockets, and give the lock back. Only the holder may call it."""
@@ -188,7 +190,7 @@ def _lock(fd: int, patience_s: float, kind: int = fcntl.LOCK_EX) -> bool:
         except BlockingIOError:
             if monotonic() >= deadline:
                 return False
-            time.sleep(0.02)
+            select.select([], [], [], _LOOK_EVERY_S)
 
 
 def find_instance(runtime_dir: str | None, ts_config: str | None, environ: Mapping[str, str]) -> Instance:

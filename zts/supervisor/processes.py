@@ -158,9 +158,9 @@ def describe_exit(role: str, exit_code: int, words: str) -> str:
     'node ended with exit code 1: OSError: no space'
     """
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    last = lines[-1].removeprefix(f"zts {role.partition('-')[0]}: ") if lines else ""
     if exit_code == 2 and last:
-        return last.removeprefix(f"zts {role.partition('-')[0]}: ")
+        return last
     if exit_code < 0:
         try:
             name = signal.Signals(-exit_code).name

@@ -25,7 +25,7 @@ _MOST_AT_ONCE: Final = 16
 class Control(Protocol):
     """What we need of ``zts.client.control.ControlClient``."""
 
-    def request(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> tuple[int, Mapping[str, Any]]:
+    def request(self, verb: str, args: Mapping[str, Any], *, timeout_s: float) -> tuple[int, Mapping[str, Any]]:
         """Ask the broker and return status and body."""
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ def _ask(model: StartupModel, settings: Settings, control_for: ControlFor) -> No
         for attempt in range(_ATTEMPTS):
             try:
                 timeout_s = settings.default_startup_timeout_s + _FETCH_MARGIN_S
-                status, body = control.request("models.register", args, timeout_s)
+                status, body = control.request("models.register", args, timeout_s=timeout_s)
             except BrokerUnavailable:
                 if attempt + 1 == _ATTEMPTS:
                     raise

@@ -1,0 +1,140 @@
+"""What clients asked for and what they are answered: ids, resends, cancels, deadlines, results. Layer 1: no clock.
+
+This is the client side of the scheduler; which worker runs a job is no concern of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zts.broker.deadlines import DeadlineHeap
+from zts.broker.entries import ModelEntry
+from zts.broker.finished import FinishedJobs
+from zts.broker.jobs import DONE, NO_DEADLINE, QUEUED, ClientRecord, PendingJob, error_result
+from zts.errors import Cancelled, DeadlineExceeded, ZtsError
+from zts.wire.messages import Job, Result
+
+__all__ = ["ClientBook"]
+
+
+class ClientBook:
+    """All clients, their pending jobs with their deadlines, and the answers that go out at the end of the tick.
+
+    Args:
+        finished_jobs: Most answers kept for resends.
+        finished_bytes: Most bytes of their bodies.
+
+    Attributes:
+        deadlines: Of all pending jobs that have one.
+        with_results: Clients whose ``out`` is not empty; some may be empty again.
+        finished: Which answers are kept.
+    """
+
+    __slots__ = ("_clients", "deadlines", "finished", "with_results")
+
+    def __init__(self, finished_jobs: int, finished_bytes: int) -> None:
+        self._clients: dict[str, ClientRecord] = {}
+        self.deadlines = DeadlineHeap()
+        self.with_results: list[ClientRecord] = []
+        self.finished = FinishedJobs(finished_jobs, finished_bytes)
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    def client(self, client_id: str) -> ClientRecord:
+        """Return the record of a client, a new one if it is new."""
+        client = self._clients.get(client_id)
+        if client is None:
+            client = self._clients[client_id] = ClientRecord(client_id)
+        return client
+
+    def answer(self, client: ClientRecord, result: Result) -> None:
+        """Send a result at the end of the tick and keep it for resends."""
+        client.jobs[result.item_id] = result
+        if not client.out:
+            self.with_results.append(client)
+        client.out.append(result)
+
+    def answer_again(self, client: ClientRecord, job_id: int) -> None:
+        """Deal with a job id that is known: while pending its answer will come, afterwards it gets the same again."""
+        known = client.jobs[job_id]
+        if type(known) is Result:
+            self.answer(client, known)
+
+    def refuse(
+        self, client: ClientRecord, wire: Job, kind: type[ZtsError], text: str, entry: ModelEntry | None = None
+    ) -> None:
+        """Answer a job that was not accepted with an error."""
+        result = error_result(wire.job_id, kind, text)
+        self.answer(client, result)
+        if entry is not None:
+            entry.count_answer(result.status)
+
+    def fail(self, job: PendingJob, kind: type[ZtsError], text: str) -> None:
+        """Answer a job that is in no queue with an error; if a worker runs it, its result will be discarded."""
+        result = error_result(job.wire.job_id, kind, text)
+        self.answer(job.client, result)
+        job.entry.count_answer(result.status)
+        self._end(job)
+
+    def expire(self, now: float) -> None:
+        """Answer every job whose deadline is over, wherever it is."""
+        for job in self.deadlines.pop_expired(now):
+            budget_ms = round((job.deadline - job.arrived_at) * 1000)
+            job.deadline = NO_DEADLINE  # it is watched no more
+            if job.state == QUEUED:
+                job.entry.queue.drop(job)
+                where = "while it waited for a worker"
+            else:
+                where = "before the worker had answered"
+            self.fail(job, DeadlineExceeded, f"The job's time budget of {budget_ms} ms was over {where}.")
+
+    def cancel(self, client_id: str, job_ids: Sequence[int]) -> int:
+        """Cancel jobs that are pending and return how many ids nobody knows. Answers that exist stay."""
+        client = self._clients.get(client_id)
+        if client is None:
+            return len(job_ids)
+        unknown = 0
+        for job_id in job_ids:
+            known = client.jobs.get(job_id)
+            if type(known) is PendingJob:
+                del client.jobs[job_id]
+                self._cancel(known)
+            elif known is None:
+                unknown += 1
+        return unknown
+
+    def forget(self, client_id: str) -> None:
+        """Cancel all that a client asked for and forget it and its answers."""
+        client = self._clients.pop(client_id, None)
+        if client is None:
+            return
+        for known in client.jobs.values():
+            if type(known) is PendingJob:
+                self._cancel(known)
+        client.jobs.clear()
+        client.out.clear()
+
+    def take_results(self) -> list[tuple[str, list[Result]]]:
+        """Return each client's answers of this tick and begin new lists; they are kept for resends."""
+        groups: list[tuple[str, list[Result]]] = []
+        for client in self.with_results:
+            rows = client.out
+            if rows:
+                client.out = []
+                self.finished.remember(client, rows)
+                groups.append((client.client_id, rows))
+        self.with_results = []
+        return groups
+
+    def _cancel(self, job: PendingJob) -> None:
+        job.entry.count_answer(Cancelled.http_status)
+        if job.state == QUEUED:
+            job.entry.queue.drop(job)
+        self._end(job)
+
+    def _end(self, job: PendingJob) -> None:
+        job.state = DONE
+        job.forget_body()
+        if job.deadline:
+            self.deadlines.dead += 1

@@ -1,0 +1,362 @@
+"""The fleet's door: models, workers' states, nodes and management requests. Layer 2: no sockets, no clock.
+
+``Fleet.handle`` is told what came on the control socket, which workers said hello on the data socket, and that time
+passed; it says what to send, what to tell the scheduler, what to publish and what to write down. Who is who, and what a
+message may do, is decided here; the parts do the rest: ``fleet_workers`` (states), ``fleet_nodes``, ``fleet_models``
+(what should exist), ``fleet_requests`` (verbs), ``fleet_views`` (what is shown).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from zts.broker.events import BatchDone, BatchSent
+from zts.broker.fleet_events import (
+    ControlArrived,
+    ControlLost,
+    DataHello,
+    DataLeft,
+    DataLost,
+    FleetAction,
+    FleetEvent,
+    SubscribersChanged,
+    Tick,
+    WriteJournal,
+)
+from zts.broker.fleet_models import Models
+from zts.broker.fleet_nodes import NODE_WAIT_S, Nodes
+from zts.broker.fleet_requests import Requests
+from zts.broker.fleet_state import FleetState, Peer, Wait, Worker
+from zts.broker.fleet_views import LoadView, Views, http_counters
+from zts.broker.fleet_workers import Workers
+from zts.errors import ZtsError
+from zts.lifecycle import WorkerEvent
+from zts.registry import ModelSpec
+from zts.settings import Settings
+from zts.wire.frames import Role
+from zts.wire.messages import Beat, Goodbye, Hello, Reply, Request, StateReport, Welcome
+
+__all__ = ["ADMIN_IDLE_S", "GRACE_S", "Fleet"]
+
+# A restarted broker places missing workers only after this, or when all nodes of the journal said hello.
+GRACE_S: Final = 2.0
+# An admin connection that was silent for so long is forgotten; its next request is asked to say hello first.
+ADMIN_IDLE_S: Final = 3600.0
+
+_ROLES: Final = (Role.CLIENT, Role.HTTP, Role.WORKER, Role.NODE, Role.ADMIN)
+
+
+class Fleet:
+    """All models, workers and nodes of one broker. Not thread-safe.
+
+    Args:
+        settings: The instance's settings.
+        broker_id: New for each start; peers see by it that the broker was restarted.
+        load: What the scheduler tells about queues.
+        broker: Facts about this process to show in ``status`` (pid).
+        wall: Seconds since the epoch, for time stamps that people read.
+        now: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        broker_id: str,
+        load: LoadView,
+        *,
+        broker: Mapping[str, Any],
+        wall: Callable[[], float],
+        now: float,
+    ) -> None:
+        self._state = state = FleetState(settings, broker_id, wall, next_worker_id=settings.initial_worker_id)
+        self._workers = Workers(state)
+        self._nodes = Nodes(state, self._workers)
+        self._models = Models(state, self._workers, self._nodes)
+        self._views = Views(state, self._models, load, broker, now)
+        self._requests = Requests(state, self._models, self._nodes, self._views)
+        self._silence_s = settings.heartbeat_s * settings.heartbeat_misses
+        state.deadlines.set(("nodes", None), now + NODE_WAIT_S)
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            ControlArrived: self._on_control,
+            ControlLost: self._on_control_lost,
+            DataHello: self._on_data_hello,
+            DataLeft: self._on_data_left,
+            DataLost: self._on_data_lost,
+            SubscribersChanged: self._on_subscribers,
+            Tick: self._on_tick,
+        }
+
+    # ------------------------------------------------------------ told by the loop
+
+    def handle(self, event: FleetEvent, now: float) -> list[FleetAction]:
+        """Take in ``event`` and return everything that is to be done because of it, in order."""
+        kind = type(event)
+        if kind is BatchSent or kind is BatchDone:
+            moved = WorkerEvent.BATCH_SENT if kind is BatchSent else WorkerEvent.BATCH_DONE
+            self._workers.batch(event.worker_id, moved, now)  # type: ignore[union-attr]
+        else:
+            self._handlers[kind](event, now)
+            self._settle(now)
+        return self._taken()
+
+    def restore(self, journal: Mapping[str, Any], now: float) -> list[FleetAction]:
+        """Register what the journal of an earlier broker holds; running workers are adopted as they say hello."""
+        unusable = self._models.restore(journal)
+        if unusable:
+            self._state.count("journal_unusable", unusable)
+        if self._state.awaited_nodes:
+            grace_s = max(GRACE_S, 3 * self._state.settings.heartbeat_s)
+            self._state.deadlines.set(("grace", None), now + grace_s)
+        self._settle(now)
+        return self._taken()
+
+    def next_deadline(self) -> float | None:
+        """Return when ``Tick`` is due at the latest, or None."""
+        return self._state.deadlines.next_deadline()
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Count an oddity that somebody else saw, to be shown in ``status`` and ``stats``."""
+        self._state.count(name, by)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the tables in short, for tests and ``status``."""
+        state = self._state
+        return {
+            "models": {
+                name: {
+                    "default": model.default,
+                    "versions": {version: entry.target for version, entry in model.versions.items()},
+                }
+                for name, model in state.models.items()
+            },
+            "workers": {
+                worker.worker_id: {
+                    "state": worker.state.value,
+                    "epoch": worker.epoch,
+                    "node": worker.node,
+                    "wanted": worker.wanted,
+                }
+                for worker in state.workers.values()
+            },
+            "nodes": sorted(state.nodes),
+            "peers": len(state.peers),
+            "counters": dict(state.counters),
+        }
+
+    def _taken(self) -> list[FleetAction]:
+        out = self._state.out
+        if out:
+            self._state.out = []
+        return out
+
+    def _settle(self, now: float) -> None:
+        """Put right everything that follows from what changed in this event."""
+        state = self._state
+        while state.changed_versions:
+            version, _ = state.changed_versions.popitem()
+            self._models.settle(version, now)
+            self._requests.check(version, now)
+        if state.changed_nodes:
+            self._nodes.send_desires()
+        if state.journal_changed:
+            state.journal_changed = False
+            state.out.append(WriteJournal(self._models.journal()))
+
+    # ------------------------------------------------------------ control socket
+
+    def _on_control(self, event: ControlArrived, now: float) -> None:
+        connection, message = event.connection, event.message
+        if type(message) is Hello:
+            self._on_hello(connection, message, now)
+            return
+        peer = self._state.peers.get(connection)
+        if peer is None:
+            self._state.refuse(connection, "say_hello", "this connection is not known; say HELLO first")
+            return
+        if type(message) is Beat:
+            self._on_beat(peer, message, now)
+        elif type(message) is StateReport:
+            self._on_state(peer, message, now)
+        elif type(message) is Request and peer.role in (Role.ADMIN, Role.HTTP):
+            self._heard(peer, now)
+            self._requests.handle(connection, message, now)
+        elif type(message) is Reply and peer.role == Role.NODE:
+            self._requests.node_replied(message, peer.peer_id, now)
+        elif type(message) is Goodbye:
+            self._on_goodbye(peer, message, now)
+        else:
+            self._state.count("unexpected_message")
+
+    def _on_hello(self, connection: bytes, hello: Hello, now: float) -> None:
+        state = self._state
+        if hello.role not in _ROLES or not hello.peer_id:
+            state.refuse(connection, "bad_hello", "HELLO needs a known role and a peer id")
+            return
+        peer = Peer(connection, hello.role, hello.peer_id, hello.epoch, hello.info)
+        state.peers[connection] = peer
+        if hello.role == Role.WORKER and not self._worker_hello(connection, hello, now):
+            del state.peers[connection]
+            return
+        state.send(connection, Welcome(state.broker_id, int(state.settings.heartbeat_s * 1000)))
+        self._heard(peer, now)
+        if hello.role == Role.NODE:
+            self._nodes.hello(connection, hello, now)
+            self._requests.node_joined(now)
+
+    def _worker_hello(self, connection: bytes, hello: Hello, now: float) -> bool:
+        """Find or make the slot of a worker that says hello; False when it was refused."""
+        try:
+            worker = self._state.workers.get(hello.peer_id) or self._new_worker(hello, now)
+        except ZtsError as error:
+            self._state.refuse(connection, error.code, error.public_message)
+            return False
+        if worker is None:
+            # Its model is not registered (any more). Its node stops it; one without a node is told why.
+            if not hello.info.get("node"):
+                self._state.refuse(connection, "no_spec", "a worker started by hand must send its model's spec")
+                return False
+            return True
+        if worker.control is not None and worker.control != connection:
+            self._state.peers.pop(worker.control, None)
+        if not self._workers.control_hello(worker, connection, hello, now):
+            self._state.refuse(connection, "stale", "this worker process was replaced; it should exit")
+            return False
+        return True
+
+    def _new_worker(self, hello: Hello, now: float) -> Worker | None:
+        info = hello.info
+        node_id = info.get("node") or ""
+        if not isinstance(node_id, str):
+            return None
+        if not node_id and isinstance(info.get("spec"), dict):
+            spec = ModelSpec.from_map(info["spec"])
+            if self._state.find(spec.name, spec.version) is None:
+                self._models.add(spec, 0, 0, managed=False)
+            return self._nodes.adopt(hello.peer_id, spec.name, spec.version, "", now)
+        worker = self._nodes.adopt(
+            hello.peer_id, str(info.get("model", "")), str(info.get("version", "")), node_id, now
+        )
+        if worker is not None and node_id in self._state.nodes:
+            self._state.nodes[node_id].slots[worker.worker_id] = worker
+        return worker
+
+    def _on_beat(self, peer: Peer, beat: Beat, now: float) -> None:
+        state = self._state
+        self._heard(peer, now)
+        if peer.role == Role.WORKER:
+            worker = state.workers.get(peer.peer_id)
+            if worker is None:
+                # It was given up while it was silent; its HELLO says all that is needed to take it back.
+                del state.peers[peer.connection]
+                state.refuse(peer.connection, "say_hello", "this worker is not known; say HELLO first")
+                return
+            self._workers.beat(worker, beat, now)
+        elif peer.role == Role.NODE:
+            node = state.nodes.get(peer.peer_id)
+            if node is not None:
+                self._nodes.beat(node, beat, now)
+        elif peer.role == Role.HTTP:
+            peer.info = {**peer.info, "counters": beat.info.get("counters", {})}
+        state.send(peer.connection, Beat(state.broker_id, 0))
+
+    def _heard(self, peer: Peer, now: float) -> None:
+        if peer.role == Role.NODE:
+            return  # fleet_nodes keeps its deadline
+        idle_s = ADMIN_IDLE_S if peer.role == Role.ADMIN else 10 * self._silence_s
+        self._state.deadlines.set(("peer", peer.connection), now + idle_s)
+
+    def _on_state(self, peer: Peer, report: StateReport, now: float) -> None:
+        worker = self._state.workers.get(report.worker_id)
+        own = peer.role == Role.WORKER and peer.peer_id == report.worker_id
+        if worker is None:
+            self._state.count("unknown_worker")
+        elif own or (peer.role == Role.NODE and worker.node == peer.peer_id):
+            self._workers.report(worker, report, now)
+        else:
+            self._state.count("unexpected_message")
+
+    def _on_goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
+        if peer.role == Role.NODE:
+            self._node_gone(peer.peer_id, goodbye.reason or "it said goodbye", now)
+        elif peer.role == Role.WORKER:
+            worker = self._state.workers.get(peer.peer_id)
+            if worker is not None:
+                self._workers.left(worker, goodbye.epoch, goodbye.reason or "it said goodbye", now)
+        self._forget_peer(peer.connection)
+
+    def _forget_peer(self, connection: bytes) -> None:
+        peer = self._state.peers.pop(connection, None)
+        self._state.deadlines.drop(("peer", connection))
+        if peer is not None and peer.role == Role.HTTP:
+            past = self._state.http_past
+            for name, value in http_counters(peer.info).items():
+                past[name] = past.get(name, 0) + value
+
+    def _on_control_lost(self, event: ControlLost, now: float) -> None:
+        peer = self._state.peers.get(event.connection)
+        if peer is None:
+            return
+        if peer.role == Role.NODE:
+            self._node_gone(peer.peer_id, "its connection is gone", now)
+        elif peer.role == Role.WORKER:
+            worker = self._state.workers.get(peer.peer_id)
+            if worker is not None and worker.control == event.connection:
+                worker.control = None
+        self._forget_peer(event.connection)
+
+    def _node_gone(self, node_id: str, reason: str, now: float) -> None:
+        for pending in self._nodes.gone(node_id, reason, now):
+            self._requests.unanswered(pending, f"the node agent that prepared it went away ({reason}).")
+
+    # ------------------------------------------------------------ data socket
+
+    def _on_data_hello(self, event: DataHello, now: float) -> None:
+        connection, hello = event.connection, event.hello
+        batch_size = hello.info.get("batch_size")
+        if hello.role != Role.WORKER or type(batch_size) is not int or batch_size < 1:
+            self._workers.welcome_data(connection, accepted=False)
+            self._state.count("unexpected_message")
+            return
+        worker = self._state.workers.get(hello.peer_id)
+        if worker is None:
+            self._workers.early_hello(connection, hello, batch_size)
+            self._workers.welcome_data(connection, accepted=True)
+            return
+        accepted = self._workers.data_hello(worker, connection, hello.epoch, batch_size, now)
+        self._workers.welcome_data(connection, accepted=accepted)
+
+    def _on_data_left(self, event: DataLeft, now: float) -> None:
+        worker = self._state.workers.get(event.worker_id)
+        if worker is not None:
+            self._workers.data_left(worker, event.epoch, event.reason, now)
+
+    def _on_data_lost(self, event: DataLost, now: float) -> None:
+        worker = self._state.workers.get(event.worker_id)
+        if worker is not None:
+            self._workers.data_lost(worker, event.epoch, now)
+
+    # ------------------------------------------------------------ time
+
+    def _on_subscribers(self, event: SubscribersChanged, now: float) -> None:
+        self._state.subscribers = event.count
+
+    def _on_tick(self, event: Tick, now: float) -> None:
+        for kind, key in self._state.deadlines.expired(now):
+            if kind == "worker":
+                self._workers.look_at(key, now)
+            elif kind == "node":
+                self._node_gone(key, f"no beat for {self._silence_s:g} s", now)
+            elif kind == "peer":
+                self._forget_peer(key)
+            elif kind == "wait":
+                wait: Wait = key
+                self._requests.too_late(wait, now)
+            elif kind == "pending":
+                self._requests.timed_out(key)
+            elif kind == "grace":
+                self._state.awaited_nodes.clear()
+                self._nodes.all_changed()
+            elif kind == "nodes":
+                self._requests.no_node_came()
+                self._nodes.all_changed()

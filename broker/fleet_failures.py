@@ -1,0 +1,37 @@
+"""What is remembered of workers that failed, for describe and for the reply to a registration. Layer 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from zts.broker.fleet_state import Failure, Worker
+from zts.lifecycle import WorkerEvent, WorkerState
+
+__all__ = ["is_out_of_memory", "note_failure"]
+
+_COMING: Final = (WorkerState.STARTING, WorkerState.LOADING)
+_MEMORY_KINDS: Final = frozenset({"MemoryError", "OutOfMemoryError", "OutOfResources"})
+
+
+def is_out_of_memory(reason: str, detail: Mapping[str, Any]) -> bool:
+    """Return whether a failure's words say that memory ran out (host or GPU).
+
+    >>> is_out_of_memory("CUDA out of memory. Tried to allocate 2 GiB", {}), is_out_of_memory("no file", {})
+    (True, False)
+    """
+    kind = str(detail.get("kind", "")).rsplit(".", 1)[-1]
+    return detail.get("oom") is True or kind in _MEMORY_KINDS or "out of memory" in reason.lower()
+
+
+def note_failure(worker: Worker, old: WorkerState, event: WorkerEvent, detail: Mapping[str, Any], at_s: float) -> None:
+    """Remember why ``worker``, which was ``old``, is failed, lost or broken now.
+
+    One that never became ready, or whose circuit opened, is the version's load failure: whoever waits for it is told.
+    """
+    failure = Failure(at_s, worker.worker_id, worker.reason, is_out_of_memory(worker.reason, detail))
+    version = worker.version
+    if not (old is WorkerState.FAILED and event is WorkerEvent.DIED):  # the exit behind a load error
+        version.failures.append(failure)
+    if (old in _COMING or worker.state is WorkerState.BROKEN) and version.load_failure is None:
+        version.load_failure = failure

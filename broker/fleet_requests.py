@@ -1,0 +1,303 @@
+"""The verbs of REQUEST: what admins and HTTP servers ask of the fleet. Layer 2: no sockets, no clock.
+
+A verb answers at once, or leaves a ``Wait`` (the reply depends on workers) or a ``Pending`` (on a node) behind.
+Arguments come from the wire, so nothing about them is taken on trust.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from zts.broker.fleet_models import Models
+from zts.broker.fleet_nodes import Nodes
+from zts.broker.fleet_state import FleetState, Node, Pending, Version, Wait
+from zts.broker.fleet_views import Views
+from zts.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    DefaultVersionInUse,
+    NoWorker,
+    ServerError,
+    StartWorkersFailed,
+    VersionNotFound,
+    ZtsError,
+)
+from zts.registry import ModelSpec
+from zts.wire.messages import Reply, Request
+
+__all__ = ["PREPARE_TIMEOUT_S", "Requests"]
+
+# Longest time a node may take to fetch, unpack and read an archive.
+PREPARE_TIMEOUT_S: Final = 900.0
+# What starting may take beside loading: placing, forking, importing.
+START_SLACK_S: Final = 30.0
+
+_Verb = Callable[[bytes, Request, float], None]
+
+
+class Requests:
+    """Everything that is asked of the broker over the control socket."""
+
+    def __init__(self, state: FleetState, models: Models, nodes: Nodes, views: Views) -> None:
+        self._state = state
+        self._models = models
+        self._nodes = nodes
+        self._views = views
+        self._verbs: dict[str, _Verb] = {
+            "models.register": self._register,
+            "models.list": lambda c, r, now: self._answer(c, r, views.models()),
+            "models.describe": self._describe,
+            "models.scale": self._scale,
+            "models.set_default": self._set_default,
+            "models.unregister": self._unregister,
+            "health": lambda c, r, now: self._answer(c, r, views.health()),
+            "status": lambda c, r, now: self._answer(c, r, views.status(now)),
+            "stats": lambda c, r, now: self._answer(c, r, views.stats(now)),
+        }
+
+    def handle(self, connection: bytes, request: Request, now: float) -> None:
+        """Do what an admin or HTTP server asks; every request gets exactly one reply in the end."""
+        verb = self._verbs.get(request.verb)
+        try:
+            if verb is None:
+                raise BadRequest(f"unknown verb {request.verb!r}")
+            verb(connection, request, now)
+        except ZtsError as error:
+            self._state.reply_error(connection, request.request_id, error)
+
+    def _answer(self, connection: bytes, request: Request, body: Mapping[str, Any]) -> None:
+        self._state.reply(connection, request.request_id, 200, body)
+
+    # ------------------------------------------------------------ register
+
+    def _register(self, connection: bytes, request: Request, now: float) -> None:
+        if not _text(request.args, "url") and "url" not in request.args:
+            raise BadRequest("Parameter url is required.")
+        _flag(request.args, "synchronous", default=True)
+        node = self._nodes.fewest()
+        if node is not None:
+            self._prepare(node, connection, request, now)
+        elif self._nodes.is_waiting():
+            self._state.homeless.append((connection, request))
+        else:
+            raise _no_node()
+
+    def node_joined(self, now: float) -> None:
+        """Go on with registrations that came before there was a node."""
+        homeless, self._state.homeless = self._state.homeless, []
+        for connection, request in homeless:
+            self._register(connection, request, now)
+
+    def no_node_came(self) -> None:
+        """Refuse registrations that waited for a node in vain."""
+        homeless, self._state.homeless = self._state.homeless, []
+        for connection, request in homeless:
+            self._state.reply_error(connection, request.request_id, _no_node())
+
+    def _prepare(self, node: Node, connection: bytes, request: Request, now: float) -> None:
+        timeout_s = request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
+        pending = self._state.ask(node, "model.prepare", int(timeout_s * 1000), request.args)
+        pending.asker = (connection, request)
+        self._state.deadlines.set(("pending", pending.request_id), now + timeout_s)
+
+    def node_replied(self, reply: Reply, node_id: str, now: float) -> None:
+        """Take a node's REPLY."""
+        pending = self._state.pending.get(reply.request_id)
+        if pending is None or pending.node_id != node_id:
+            self._state.count("unknown_reply")
+            return
+        self._forget(pending)
+        if pending.asker is None:
+            return
+        connection, request = pending.asker
+        if reply.status >= 400:
+            self._state.reply(connection, request.request_id, reply.status, reply.body)
+            return
+        try:
+            self._prepared(connection, request, reply.body, now)
+        except ZtsError as error:
+            self._state.reply_error(connection, request.request_id, error)
+
+    def unanswered(self, pending: Pending, why: str) -> None:
+        """Answer the asker behind a request that its node will not answer."""
+        self._forget(pending)
+        if pending.asker is not None:
+            connection, request = pending.asker
+            self._state.reply_error(connection, request.request_id, ServerError(f"The model was not registered: {why}"))
+
+    def timed_out(self, request_id: int) -> None:
+        """Give up a request that its node did not answer in time."""
+        pending = self._state.pending.get(request_id)
+        if pending is not None:
+            self.unanswered(pending, "the node agent did not prepare the archive in time.")
+
+    def _forget(self, pending: Pending) -> None:
+        self._state.pending.pop(pending.request_id, None)
+        self._state.deadlines.drop(("pending", pending.request_id))
+
+    def _prepared(self, connection: bytes, request: Request, body: Mapping[str, Any], now: float) -> None:
+        raw, count = body.get("spec"), body.get("workers", 0)
+        if not isinstance(raw, dict) or type(count) is not int or count < 0:
+            raise ServerError("The node agent's answer about the model is not understood.")
+        spec = ModelSpec.from_map(raw)
+        at_startup = _flag(request.args, "at_startup", default=False)
+        if at_startup:
+            spec = replace(spec, loaded_at_startup=True)
+        minimum = spec.min_workers or count
+        entry = self._state.find(spec.name, spec.version)
+        if entry is None or not (at_startup and entry.spec.url == spec.url):
+            entry = self._models.add(spec, minimum, max(minimum, spec.max_workers))
+        synchronous = _flag(request.args, "synchronous", default=True)
+        if entry.target and synchronous:
+            wait_s = spec.startup_timeout_s + START_SLACK_S
+            self._wait(Wait(connection, request.request_id, "register", entry, keep=at_startup), now + wait_s)
+            return
+        reply = _registered(entry, synchronous)
+        self._state.reply(connection, request.request_id, 202 if entry.target else 200, reply)
+
+    # ------------------------------------------------------------ the other verbs
+
+    def _describe(self, connection: bytes, request: Request, now: float) -> None:
+        model, version = _text(request.args, "model"), _text(request.args, "version")
+        if version == "all" and self._models.has(model):
+            versions = list(self._state.models[model].versions.values())
+        else:
+            versions = [self._models.get(model, "" if version == "all" else version)]
+        self._answer(connection, request, {"versions": self._views.records(versions)})
+
+    def _scale(self, connection: bytes, request: Request, now: float) -> None:
+        entry = self._models.get(_text(request.args, "model"), _text(request.args, "version"))
+        min_workers = _number(request.args, "min_worker", 1)
+        max_workers = _number(request.args, "max_worker", min_workers)
+        synchronous = _flag(request.args, "synchronous", default=False)
+        changes = self._models.scale(entry, min_workers, max_workers, now)
+        if not synchronous:
+            self._state.reply(connection, request.request_id, 202, _scaled(entry))
+        elif changes:
+            wait_s = entry.spec.startup_timeout_s + START_SLACK_S
+            self._wait(Wait(connection, request.request_id, "scale", entry), now + wait_s)
+        else:
+            status = 200 if entry.ready_count() >= entry.target else 206
+            self._state.reply(connection, request.request_id, status, _scaled(entry))
+
+    def _set_default(self, connection: bytes, request: Request, now: float) -> None:
+        self._models.set_default(_text(request.args, "model"), _text(request.args, "version"))
+        self._answer(connection, request, {})
+
+    def _unregister(self, connection: bytes, request: Request, now: float) -> None:
+        name, version = _text(request.args, "model"), _text(request.args, "version")
+        entry = self._models.get(name, version)
+        model = self._state.models[name]
+        if entry.spec.version == model.default and len(model.versions) > 1:
+            raise DefaultVersionInUse(f"Cannot remove default version for model {name}")
+        for wait in entry.waits:
+            error = VersionNotFound(f"The model {entry.label} was unregistered meanwhile.")
+            self._state.reply_error(wait.connection, wait.request_id, error)
+            self._state.deadlines.drop(("wait", wait))
+        entry.waits.clear()
+        self._models.remove(entry, "unregistered", now)
+        deadline = now + self._state.settings.unregister_timeout_s
+        self._wait(Wait(connection, request.request_id, "unregister", entry), deadline)
+
+    # ------------------------------------------------------------ replies that depend on workers
+
+    def _wait(self, wait: Wait, deadline: float) -> None:
+        wait.version.waits.append(wait)
+        self._state.deadlines.set(("wait", wait), deadline)
+        self._state.changed(wait.version)
+
+    def check(self, entry: Version, now: float) -> None:
+        """Answer those who wait for this version and whose condition holds now."""
+        for wait in list(entry.waits):
+            if wait.kind == "unregister":
+                if not entry.workers:
+                    self._done(wait, 200, {})
+            elif entry.load_failure is not None:
+                self._failed(wait, now)
+            elif entry.ready_count() >= entry.target and (wait.kind == "register" or not _leaving(entry)):
+                body = _scaled(entry) if wait.kind == "scale" else _registered(entry, True)
+                self._done(wait, 200, body)
+        if entry.removed and not entry.workers:
+            self._forget_archive(entry)
+
+    def too_late(self, wait: Wait, now: float) -> None:
+        """Answer somebody whose wait took too long."""
+        if wait not in wait.version.waits:
+            return
+        entry = wait.version
+        if wait.kind == "unregister":
+            error = DeadlineExceeded(f"Timed out while cleaning resources: {entry.spec.name}")
+            self._done_badly(wait, error)
+        elif wait.kind == "scale":
+            self._done(wait, 206, _scaled(entry))
+        else:
+            self._failed(wait, now)
+
+    def _failed(self, wait: Wait, now: float) -> None:
+        entry = wait.version
+        spec = entry.spec
+        failure = entry.load_failure
+        cause = failure.reason if failure is not None else "they were not ready in time"
+        text = f"Failed to start workers for model {spec.name} version: {spec.version}. Cause: {cause}"
+        status = 507 if failure is not None and failure.out_of_memory else 500
+        self._done_badly(wait, StartWorkersFailed(text, http_status=status))
+        if wait.kind == "register" and not wait.keep and not entry.removed:
+            self._models.remove(entry, f"registration failed: {cause}", now)
+
+    def _done(self, wait: Wait, status: int, body: Mapping[str, Any]) -> None:
+        self._drop(wait)
+        self._state.reply(wait.connection, wait.request_id, status, body)
+
+    def _done_badly(self, wait: Wait, error: ZtsError) -> None:
+        self._drop(wait)
+        self._state.reply_error(wait.connection, wait.request_id, error)
+
+    def _drop(self, wait: Wait) -> None:
+        wait.version.waits.remove(wait)
+        self._state.deadlines.drop(("wait", wait))
+
+    def _forget_archive(self, entry: Version) -> None:
+        spec = entry.spec
+        if self._state.find(spec.name, spec.version) is None:
+            for node in self._state.nodes.values():
+                self._state.ask(node, "model.forget", 0, {"name": spec.name, "version": spec.version})
+
+
+def _leaving(entry: Version) -> bool:
+    return any(not worker.wanted for worker in entry.workers.values())
+
+
+def _registered(entry: Version, synchronous: bool) -> dict[str, Any]:
+    spec = entry.spec
+    return {"model": spec.name, "version": spec.version, "workers": entry.target, "synchronous": synchronous}
+
+
+def _scaled(entry: Version) -> dict[str, Any]:
+    return {"workers": entry.target, "version": entry.spec.version}
+
+
+def _no_node() -> NoWorker:
+    return NoWorker("No node agent is connected to the broker, so no model can be loaded. Start one with: zts node")
+
+
+def _text(args: Mapping[str, Any], key: str) -> str:
+    value = args.get(key, "")
+    if type(value) is not str:
+        raise BadRequest(f"{key} must be a string")
+    return value
+
+
+def _number(args: Mapping[str, Any], key: str, default: int) -> int:
+    value = args.get(key, default)
+    if type(value) is not int:
+        raise BadRequest(f"{key} must be a whole number")
+    return value
+
+
+def _flag(args: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    value = args.get(key, default)
+    if type(value) is not bool:
+        raise BadRequest(f"{key} must be true or false")
+    return value

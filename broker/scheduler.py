@@ -1,0 +1,394 @@
+"""Who gets which job: the broker's pure core. Layer 2: no sockets, no clock, no log.
+
+One ``Scheduler`` is told what happened (``broker/events.py``) and says what to do. Events between two ``TickEnded``
+only change state; ``TickEnded`` answers what is over its deadline, hands jobs to workers and groups what goes to one
+peer. Only models, workers and clients that something happened to are visited, and all structures are O(1) amortised,
+so that the cost of a job does not depend on how many models, workers or waiting jobs there are
+(``benchmarks/scheduler_cost.py``). The rules are in docs/ARCHITECTURE.md, "The scheduler"; their parts are in
+``clients.py`` (answers, deadlines, cancels), ``queues.py`` (order), ``policy.py`` (choice of worker).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from zts.broker import events as e
+from zts.broker.clients import ClientBook
+from zts.broker.entries import ModelEntry, ModelTable
+from zts.broker.jobs import DONE, SENT, PendingJob
+from zts.broker.policy import WorkerRecord
+from zts.errors import NoWorker, PoisonJob, QueueFull
+from zts.settings import Settings
+from zts.wire.frames import MAX_ROWS
+from zts.wire.messages import Result, WorkItem
+
+__all__ = ["Scheduler"]
+
+_T = TypeVar("_T")
+
+# Rows are made a hundred thousand times a second; this skips the Python-level __new__ of the named tuples.
+_new: Final = tuple.__new__
+
+
+class Scheduler:
+    """Queues of all model versions, their workers and the jobs in between. Not thread-safe.
+
+    Args:
+        settings: The instance's settings; ``finished_jobs`` and ``finished_bytes`` bound what is kept for resends.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._models = ModelTable()
+        self._workers: dict[str, WorkerRecord] = {}
+        self._book = ClientBook(settings.finished_jobs, settings.finished_bytes)
+        self._next_item_id = 1
+        # What the end of the tick has to look at, and nothing else.
+        self._dirty_entries: list[ModelEntry] = []
+        self._touched_workers: list[WorkerRecord] = []
+        self._handlers: dict[type, Callable[[Any, float], list[e.Action]]] = {
+            e.JobsArrived: self._on_jobs_arrived,
+            e.OutcomesArrived: self._on_outcomes_arrived,
+            e.TickEnded: self._on_tick_ended,
+            e.JobsCancelled: self._on_jobs_cancelled,
+            e.ClientGone: self._on_client_gone,
+            e.WorkerReady: self._on_worker_ready,
+            e.WorkerDraining: self._on_worker_draining,
+            e.WorkerGone: self._on_worker_gone,
+            e.WorkersExpected: self._on_workers_expected,
+            e.ModelAdded: self._on_model_added,
+            e.ModelChanged: self._on_model_changed,
+            e.ModelRemoved: self._on_model_removed,
+            e.DefaultChanged: self._on_default_changed,
+        }
+
+    def handle(self, event: e.Event, now: float) -> list[e.Action]:
+        """Take in what happened at ``now`` (monotonic, never going back) and return what to do, in order."""
+        return self._handlers[type(event)](event, now)
+
+    def next_deadline(self) -> float | None:
+        """Return when ``TickEnded`` is due at the latest, None if nothing waits for a time."""
+        return self._book.deadlines.next_deadline()
+
+    def queued(self, name: str, version: str) -> int:
+        """Return how many jobs wait for a version; 0 if it does not exist."""
+        entry = self._models.find(name, version)
+        return 0 if entry is None else entry.queue.count
+
+    def stats(self, now: float) -> list[dict[str, Any]]:
+        """Return the ``models`` part of verb ``stats``: one map for each version."""
+        running: dict[ModelEntry, int] = {}
+        for worker in self._workers.values():
+            running[worker.entry] = running.get(worker.entry, 0) + len(worker.held)
+        return [entry.to_map(now, running.get(entry, 0)) for entry in self._models]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what is where, in numbers, for ``status`` and for tests."""
+        return {
+            "models": len(list(self._models)),
+            "queued": sum(entry.queue.count for entry in self._models),
+            "clients": len(self._book),
+            "finished": self._book.finished.count,
+            "finished_bytes": self._book.finished.bytes,
+            "workers": {
+                worker.worker_id: {"epoch": worker.epoch, "held": len(worker.held), "draining": worker.draining}
+                for worker in self._workers.values()
+            },
+        }
+
+    # ------------------------------------------------------------ jobs come and end
+
+    def _on_jobs_arrived(self, event: e.JobsArrived, now: float) -> list[e.Action]:
+        book, find = self._book, self._models.find
+        client = book.client(event.client)
+        known = client.jobs
+        for wire in event.jobs:
+            job_id, name, version, priority, timeout_ms, _, body = wire
+            if job_id in known:
+                book.answer_again(client, job_id)
+                continue
+            entry = find(name, version)
+            if entry is None:
+                book.refuse(client, wire, *self._models.why_not(name, version))
+                continue
+            entry.requests += 1
+            size = len(body)
+            if entry.queue.is_full(size) and not self._make_room(entry, size, now):
+                book.refuse(client, wire, QueueFull, entry.queue_full_text(), entry)
+                continue
+            item_id = self._next_item_id
+            self._next_item_id = item_id + 1
+            job = PendingJob(item_id, client, wire, entry, entry.lanes[priority], size, now)
+            known[job_id] = job
+            timeout_s = timeout_ms / 1000 if timeout_ms else entry.client_timeout_s
+            if timeout_s > 0:
+                job.deadline = now + timeout_s
+                book.deadlines.push(job)
+            entry.queue.push(job)
+            if not entry.is_dirty:
+                self._mark(entry)
+        return []
+
+    def _make_room(self, entry: ModelEntry, size: int, now: float) -> bool:
+        # The bound is for jobs that wait. Within a tick also those stand in the queue that a worker takes at once.
+        self._book.expire(now)
+        self._dispatch(entry, now)
+        return not entry.queue.is_full(size)
+
+    def _on_outcomes_arrived(self, event: e.OutcomesArrived, now: float) -> list[e.Action]:
+        worker = self._workers.get(event.worker_id)
+        if worker is None or worker.epoch != event.epoch:
+            return [e.Count("unknown_worker" if worker is None else "old_epoch", len(event.rows))]
+        entry, take = worker.entry, worker.held.pop
+        with_results, deadlines = self._book.with_results, self._book.deadlines
+        ok = unknown = discarded = 0
+        for item_id, status, head, body in event.rows:
+            job = take(item_id, None)
+            if job is None:
+                unknown += 1
+                continue
+            if job.state == DONE:
+                discarded += 1
+                continue
+            job.state = DONE
+            # What ClientBook.answer does, without the calls: this is the hottest loop of the broker.
+            client = job.client
+            job_id = job.wire[0]
+            if job.deadline:
+                deadlines.dead += 1
+                job.forget_body()
+            client.jobs[job_id] = result = _new(Result, (job_id, status, head, body))
+            if not client.out:
+                with_results.append(client)
+            client.out.append(result)
+            if status == 200:
+                ok += 1
+            else:
+                entry.count_answer(status)
+        if ok:
+            entry.count_answer(200, ok)
+        run_s = event.run_us / 1e6
+        entry.run_s.observe(run_s)
+        entry.batch_size.observe(event.batch_size)
+        entry.pool.answered(worker, run_s)
+        self._touch(worker)
+        if entry.queue.count:
+            self._mark(entry)
+        return _counts(late_outcome=unknown, discarded_result=discarded)
+
+    def _on_jobs_cancelled(self, event: e.JobsCancelled, now: float) -> list[e.Action]:
+        return _counts(unknown_job=self._book.cancel(event.client, event.job_ids))
+
+    def _on_client_gone(self, event: e.ClientGone, now: float) -> list[e.Action]:
+        self._book.forget(event.client)
+        return []
+
+    # ------------------------------------------------------------ the tick
+
+    def _on_tick_ended(self, event: e.TickEnded, now: float) -> list[e.Action]:
+        book = self._book
+        book.expire(now)
+        if self._dirty_entries:
+            dirty, self._dirty_entries = self._dirty_entries, []
+            for entry in dirty:
+                entry.is_dirty = False
+                self._dispatch(entry, now)
+        actions: list[e.Action] = []
+        if self._touched_workers:
+            self._flush_workers(actions)
+        if book.with_results:
+            for client_id, rows in book.take_results():
+                actions += [e.SendResults(client_id, some) for some in _portions(rows)]
+        book.deadlines.sweep()
+        return actions
+
+    def _dispatch(self, entry: ModelEntry, now: float) -> None:
+        queue, pool = entry.queue, entry.pool
+        observe = entry.queue_s.observe
+        while queue.count:
+            choice = pool.choose(now)
+            if choice is None:
+                if entry.is_hopeless():
+                    text = entry.no_worker_text()
+                    for job in queue.take(queue.count):
+                        self._book.fail(job, NoWorker, text)
+                return
+            worker, room = choice
+            jobs = queue.take(room)
+            held, out = worker.held, worker.out
+            arrived_at, same = jobs[0].arrived_at, 0
+            for job in jobs:
+                job.state = SENT
+                item_id = job.item_id
+                held[item_id] = job
+                wire = job.wire
+                deadline = job.deadline
+                # At least 1: 0 would mean "no deadline" to the worker.
+                left_ms = max(1, round((deadline - now) * 1000)) if deadline else 0
+                out.append(_new(WorkItem, (item_id, left_ms, wire[5], wire[6])))
+                if job.arrived_at == arrived_at:
+                    same += 1
+                else:
+                    observe(now - arrived_at, same)
+                    arrived_at, same = job.arrived_at, 1
+            observe(now - arrived_at, same)
+            pool.filled(worker, len(jobs), now)
+            self._touch(worker)
+
+    def _flush_workers(self, actions: list[e.Action]) -> None:
+        touched = self._touched_workers
+        self._touched_workers = []
+        idle: list[e.Action] = []
+        for worker in touched:
+            worker.touched = False
+            if worker.out:
+                rows = worker.out
+                worker.out = []
+                for some in _portions(rows):
+                    actions.append(e.SendBatch(worker.worker_id, worker.epoch, some))
+            # Only the net change of a tick is told: a worker that got the next batch at once was never idle.
+            is_busy = bool(worker.held)
+            if is_busy != worker.is_busy and not worker.draining:
+                worker.is_busy = is_busy
+                if is_busy:
+                    actions.append(e.BatchSent(worker.worker_id))
+                else:
+                    idle.append(e.BatchDone(worker.worker_id))
+        actions += idle
+
+    def _mark(self, entry: ModelEntry) -> None:
+        if not entry.is_dirty:
+            entry.is_dirty = True
+            self._dirty_entries.append(entry)
+
+    def _touch(self, worker: WorkerRecord) -> None:
+        if not worker.touched:
+            worker.touched = True
+            self._touched_workers.append(worker)
+
+    # ------------------------------------------------------------ workers
+
+    def _on_worker_ready(self, event: e.WorkerReady, now: float) -> list[e.Action]:
+        entry = self._models.find(event.name, event.version) if event.version else None
+        if entry is None:
+            return [e.Count("worker_of_unknown_model")]
+        known = self._workers.get(event.worker_id)
+        if known is not None and event.epoch < known.epoch:
+            return [e.Count("old_epoch")]
+        if known is not None and event.epoch == known.epoch and known.entry is entry:
+            known.own_batch_size = event.batch_size
+            if not known.draining:
+                entry.pool.add(known, entry.spec)
+                self._mark(entry)
+            return []
+        if known is not None:
+            self._lose(known)
+        worker = WorkerRecord(event.worker_id, event.epoch, entry, event.batch_size)
+        self._workers[event.worker_id] = worker
+        entry.pool.add(worker, entry.spec)
+        self._mark(entry)
+        return []
+
+    def _on_worker_draining(self, event: e.WorkerDraining, now: float) -> list[e.Action]:
+        worker = self._workers.get(event.worker_id)
+        if worker is None:
+            return [e.Count("unknown_worker")]
+        if worker.draining:
+            return []
+        worker.draining = True
+        worker.entry.pool.remove(worker)
+        self._take_back_unsent(worker)
+        self._mark(worker.entry)
+        return [e.SendFence(worker.worker_id, worker.epoch)]
+
+    def _on_worker_gone(self, event: e.WorkerGone, now: float) -> list[e.Action]:
+        worker = self._workers.get(event.worker_id)
+        if worker is None or event.epoch < worker.epoch:
+            return []
+        self._lose(worker)
+        return []
+
+    def _take_back_unsent(self, worker: WorkerRecord) -> list[PendingJob]:
+        """Take away what this tick gave to the worker but did not send yet; nothing may follow a fence."""
+        unsent = [worker.held.pop(item.item_id) for item in worker.out]
+        worker.out = []
+        waiting = [job for job in unsent if job.state != DONE]
+        worker.entry.queue.put_back(waiting)
+        return waiting
+
+    def _lose(self, worker: WorkerRecord) -> None:
+        """Forget a worker; what it held waits again before all others, or is answered if it was running too often."""
+        entry = worker.entry
+        del self._workers[worker.worker_id]
+        worker.draining = True
+        entry.pool.remove(worker)
+        self._take_back_unsent(worker)
+        held = list(worker.held.values())
+        worker.held = {}
+        # A worker runs what it gets in order, in batches: only the first batch can have been running.
+        for job in held[: worker.batch_size]:
+            job.attempts += 1
+        back: list[PendingJob] = []
+        for job in held:
+            if job.state == DONE:
+                continue
+            if job.attempts >= entry.spec.max_attempts:
+                self._book.fail(job, PoisonJob, _poison_text(job.attempts))
+            else:
+                back.append(job)
+        entry.queue.put_back(back)
+        self._mark(entry)
+
+    def _on_workers_expected(self, event: e.WorkersExpected, now: float) -> list[e.Action]:
+        entry = self._models.find(event.name, event.version) if event.version else None
+        if entry is None:
+            return [e.Count("unknown_model")]
+        entry.workers_expected = event.count
+        entry.no_worker_reason = event.reason
+        self._mark(entry)
+        return []
+
+    # ------------------------------------------------------------ models
+
+    def _on_model_added(self, event: e.ModelAdded, now: float) -> list[e.Action]:
+        if self._models.find(event.spec.name, event.spec.version) is not None:
+            return self._on_model_changed(e.ModelChanged(event.spec), now)
+        self._models.add(event.spec)
+        return []
+
+    def _on_model_changed(self, event: e.ModelChanged, now: float) -> list[e.Action]:
+        entry = self._models.find(event.spec.name, event.spec.version)
+        if entry is None:
+            return [e.Count("unknown_model")]
+        entry.configure(event.spec)
+        self._mark(entry)
+        return []
+
+    def _on_model_removed(self, event: e.ModelRemoved, now: float) -> list[e.Action]:
+        entry = self._models.remove(event.name, event.version)
+        if entry is None:
+            return [e.Count("unknown_model")]
+        entry.is_removed = True
+        for worker in list(entry.pool.workers.values()):
+            entry.pool.remove(worker)
+        self._mark(entry)
+        return []
+
+    def _on_default_changed(self, event: e.DefaultChanged, now: float) -> list[e.Action]:
+        return [] if self._models.set_default(event.name, event.version) else [e.Count("unknown_model")]
+
+
+def _poison_text(workers: int) -> str:
+    # "Worker died." is what TorchServe's clients look for (TORCHSERVE.md 3).
+    times = "a worker when it died" if workers == 1 else f"{workers} workers when they died"
+    return f"Worker died. The job was running in {times} and is not tried again."
+
+
+def _counts(**counts: int) -> list[e.Action]:
+    return [e.Count(name, by) for name, by in counts.items() if by]
+
+
+def _portions(rows: list[_T]) -> list[list[_T]]:
+    if len(rows) <= MAX_ROWS:
+        return [rows]
+    return [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]

@@ -1,0 +1,197 @@
+"""The broker's four sockets: checked, opened, closed. Layer 3.
+
+ZeroMQ takes an ipc path away from whoever listens there without a word, so we look first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import resource
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from zts.config import check_ipc_path
+from zts.errors import ConfigError, ServerError
+from zts.settings import Endpoints
+from zts.wire.frames import MAX_BODY_BYTES
+
+__all__ = ["Sockets", "check_endpoint", "open_sockets", "prepare_runtime_dir", "raise_file_limit"]
+
+# Events that a slow subscriber may be behind before it misses some.
+_EVENT_HWM: Final = 10_000
+# A TCP peer that vanished without a FIN is noticed after this.
+_TCP_BEAT_MS: Final = 5_000
+_TCP_SILENCE_MS: Final = 20_000
+
+
+@dataclass(slots=True)
+class Sockets:
+    """The open sockets; ``endpoints`` are the addresses they really have (of ``tcp://…:0``, for one)."""
+
+    context: zmq.Context[zmq.Socket[bytes]]
+    client: zmq.Socket[bytes]
+    worker: zmq.Socket[bytes]
+    control: zmq.Socket[bytes]
+    event: zmq.Socket[bytes]
+    endpoints: Endpoints
+
+    def close(self) -> None:
+        """Close all of them and remove their ipc files."""
+        for each in (self.client, self.worker, self.control, self.event):
+            each.close(linger=0)
+        self.context.term()
+        names = (self.endpoints.client, self.endpoints.worker, self.endpoints.control, self.endpoints.event)
+        for endpoint in names:
+            path = _ipc_path(endpoint)
+            if path:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def open_sockets(endpoints: Endpoints) -> Sockets:
+    """Check all addresses, then bind all four sockets.
+
+    Raises:
+        ConfigError: If an address cannot be used by anybody.
+        ServerError: If an address is taken or may not be opened.
+    """
+    names = ("client", "worker", "control", "event")
+    for name in names:
+        check_endpoint(getattr(endpoints, name), name)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    opened: list[zmq.Socket[bytes]] = []
+    try:
+        for name in names:
+            opened.append(_bind(context, name, getattr(endpoints, name)))
+    except BaseException:
+        context.destroy(linger=0)
+        raise
+    actual = Endpoints(**{name: _address(each) for name, each in zip(names, opened, strict=True)})
+    client, worker, control, event = opened
+    return Sockets(context, client, worker, control, event, actual)
+
+
+def check_endpoint(endpoint: str, name: str) -> None:
+    """Check one address of the broker.
+
+    Raises:
+        ConfigError: If it is neither ipc nor tcp, too long, or open to other hosts.
+    """
+    if endpoint.startswith("ipc://") and endpoint != "ipc://":
+        check_ipc_path(endpoint)
+        return
+    host, colon, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://") or not colon or not (port.isdecimal() or port == "*"):
+        raise ConfigError(f"the {name} address {endpoint!r} is neither ipc://PATH nor tcp://HOST:PORT")
+    if not _is_loopback(host):
+        raise ConfigError(
+            f"the {name} address {endpoint} is open to other hosts, and there are no keys to check who connects: "
+            "use ipc://… or tcp://127.0.0.1:PORT"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> zmq.Socket[bytes]:
+    made = context.socket(zmq.XPUB if name == "event" else zmq.ROUTER)
+    made.linger = 0
+    if name == "event":
+        made.set(zmq.SNDHWM, _EVENT_HWM)
+    else:
+        # Bounded by us (queue bounds, credit); a ZeroMQ bound would drop or block without a word.
+        made.set(zmq.SNDHWM, 0)
+        made.set(zmq.RCVHWM, 0)
+        made.set(zmq.ROUTER_MANDATORY, 1)
+        made.set(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
+    if endpoint.startswith("tcp://"):
+        made.set(zmq.HEARTBEAT_IVL, _TCP_BEAT_MS)
+        made.set(zmq.HEARTBEAT_TIMEOUT, _TCP_SILENCE_MS)
+        if "[" in endpoint:
+            made.set(zmq.IPV6, 1)
+    path = _ipc_path(endpoint)
+    if path:
+        _free_ipc_path(path, name)
+    try:
+        made.bind(endpoint)
+    except zmq.ZMQError as exc:
+        if exc.errno == zmq.EADDRINUSE:
+            raise ServerError(f"the {name} address {endpoint} is in use; is another broker running?") from None
+        raise ServerError(f"the {name} address {endpoint} cannot be opened: {exc.strerror}") from None
+    return made
+
+
+def _free_ipc_path(path: str, name: str) -> None:
+    """Remove a socket file that nobody listens at.
+
+    Raises:
+        ServerError: If somebody does, or the file is no socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise ServerError(f"the {name} address ipc://{path} cannot be opened: {exc.strerror}") from None
+    if not stat.S_ISSOCK(mode):
+        raise ServerError(f"the {name} address ipc://{path} is a file, not a socket; it is left alone")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+    raise ServerError(f"the {name} address ipc://{path} is in use; is another broker running?")
+
+
+def _address(opened: zmq.Socket[bytes]) -> str:
+    last = opened.get(zmq.LAST_ENDPOINT)
+    return bytes(last).rstrip(b"\0").decode()
+
+
+def _ipc_path(endpoint: str) -> str:
+    """Return the file of an ipc address; "" for abstract names (``ipc://@…``) and tcp."""
+    path = endpoint.removeprefix("ipc://")
+    return "" if path == endpoint or path.startswith("@") else path
+
+
+def prepare_runtime_dir(runtime_dir: str) -> None:
+    """Make the runtime folder, readable by its owner only.
+
+    Raises:
+        ConfigError: If it cannot be made or belongs to somebody else.
+    """
+    folder = Path(runtime_dir)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.getuid():
+            raise ConfigError(f"the runtime folder {folder} belongs to somebody else: choose another one")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            folder.chmod(0o700)
+    except OSError as exc:
+        raise ConfigError(f"the runtime folder {folder} cannot be used: {exc.strerror}") from None
+
+
+def raise_file_limit() -> int:
+    """Raise the number of files this process may open as far as allowed; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

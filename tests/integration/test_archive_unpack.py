@@ -1,0 +1,178 @@
+"""Unpacking: what is accepted, and that nothing bad gets out of an archive."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from zts.archive import unpack
+from zts.errors import BadArchive
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def make_tar(path: Path, *members: tarfile.TarInfo, data: bytes = b"x") -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for member in members:
+            if member.isreg():
+                member.size = len(data)
+            archive.addfile(member, io.BytesIO(data) if member.isreg() else None)
+    return path
+
+
+def tar_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    info.linkname = link
+    return info
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+GOOD = {"MAR-INF/MANIFEST.json": b"{}", "h.py": b"x = 1\n", "sub/a.txt": b"a"}
+
+
+def test_mar_is_unpacked_as_it_is(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "m.mar", GOOD)
+    assert content(unpack(archive, tmp_path / "out")) == GOOD
+
+
+def test_second_unpacking_finds_the_first_and_a_changed_file_gets_a_new_folder(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "m.mar", GOOD)
+    first = unpack(archive, tmp_path / "out")
+    (first / "mark").touch()
+    assert (unpack(archive, tmp_path / "out") / "mark").exists()
+    changed = unpack(make_zip(archive, {**GOOD, "h.py": b"x = 22\n"}), tmp_path / "out")
+    assert changed != first and (changed / "h.py").read_bytes() == b"x = 22\n"
+
+
+@pytest.mark.parametrize("name", ["m.tar.gz", "m.tgz", "m.anything"])
+def test_first_path_segment_of_a_tar_is_stripped(tmp_path: Path, name: str) -> None:
+    members = [tar_member("m", tarfile.DIRTYPE), tar_member("m/MAR-INF/MANIFEST.json"), tar_member("m/sub/a.txt")]
+    archive = make_tar(tmp_path / name, *members)
+    assert content(unpack(archive, tmp_path / "out")) == {"MAR-INF/MANIFEST.json": b"x", "sub/a.txt": b"x"}
+
+
+def test_tar_of_a_folders_content_works_too(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "m.tgz", tar_member("./MAR-INF/MANIFEST.json"), tar_member("./h.py"))
+    assert set(content(unpack(archive, tmp_path / "out"))) == {"MAR-INF/MANIFEST.json", "h.py"}
+
+
+def test_folder_is_used_in_place_and_an_only_subfolder_stands_for_it(tmp_path: Path) -> None:
+    model = tmp_path / "store" / "m"
+    model.mkdir(parents=True)
+    (model / "h.py").touch()
+    assert unpack(model, tmp_path / "out") == model
+    assert unpack(tmp_path / "store", tmp_path / "out") == model
+    assert not (tmp_path / "out").exists()
+
+
+def symlink_in_zip(path: Path) -> Path:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+        archive.writestr("link/x", "y")
+    return path
+
+
+def encrypted_zip(path: Path) -> Path:
+    data = bytearray(make_zip(path, {"h.py": b"x"}).read_bytes())
+    data[6] |= 1  # local header's flags
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    return path
+
+
+BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "text": (lambda path: (path.write_text("hello"), path)[1], "Failed to save model: bad.mar"),
+    "empty": (lambda path: (path.touch(), path)[1], "Failed to save model: bad.mar"),
+    "parent": (lambda path: make_zip(path, {"../../evil": b"x"}), "'../../evil' would leave"),
+    "absolute": (lambda path: make_zip(path, {"/tmp/evil": b"x"}), "'/tmp/evil' would leave"),
+    "parent in tar": (lambda path: make_tar(path, tar_member("m/../../evil")), "'../../evil' would leave"),
+    "absolute in tar": (lambda path: make_tar(path, tar_member("m//tmp/evil")), "'/tmp/evil' would leave"),
+    "symlink": (symlink_in_zip, "member 'link' is neither a file nor a folder"),
+    "symlink in tar": (lambda path: make_tar(path, tar_member("m/l", tarfile.SYMTYPE, "/etc")), "neither a file"),
+    "hard link in tar": (lambda path: make_tar(path, tar_member("m/l", tarfile.LNKTYPE, "/etc/passwd")), "neither"),
+    "device in tar": (lambda path: make_tar(path, tar_member("m/d", tarfile.CHRTYPE)), "neither a file"),
+    "truncated tar": (
+        lambda path: (path.write_bytes(make_tar(path, tar_member("m/h.py")).read_bytes()[:40]), path)[1],
+        "damaged",
+    ),
+    "gzip that is no tar": (lambda path: (path.write_bytes(b"\x1f\x8bnonsense"), path)[1], "damaged"),
+    "encrypted": (encrypted_zip, "damaged or of an unknown kind"),
+    "file and folder of one name": (lambda path: make_zip(path, {"a": b"x", "a/b": b"x"}), "bad.mar"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_archive_is_refused_with_a_reason_and_leaves_nothing(tmp_path: Path, kind: str) -> None:
+    make, words = BAD[kind]
+    archive = make(tmp_path / "bad.mar")
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(BadArchive) as caught:
+        unpack(archive, out)
+    assert words in caught.value.public_message
+    assert not any(out.iterdir())
+    assert not (tmp_path / "evil").exists() and not (tmp_path / "deep" / "evil").exists()
+
+
+def test_content_above_the_limit_is_refused_by_its_declared_size(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "m.mar", {"a": b"0" * 600, "b": b"0" * 600})
+    with pytest.raises(BadArchive, match="larger than 1000 bytes"):
+        unpack(archive, tmp_path / "out", max_total_bytes=1000)
+
+
+def test_zip_that_lies_about_its_size_writes_no_more_than_the_limit(tmp_path: Path) -> None:
+    data = bytearray(make_zip(tmp_path / "m.mar", {"a": b"0" * 100_000}).read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        at = data.index(mark) + offset
+        data[at : at + 4] = (10).to_bytes(4, "little")
+    (tmp_path / "m.mar").write_bytes(data)
+    with pytest.raises(BadArchive):
+        unpack(tmp_path / "m.mar", tmp_path / "out", max_total_bytes=1000)
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_tar_above_the_limit_is_refused(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "m.tgz", tar_member("m/a"), tar_member("m/b"), data=b"0" * 600)
+    with pytest.raises(BadArchive, match="larger than 1000 bytes"):
+        unpack(archive, tmp_path / "out", max_total_bytes=1000)
+
+
+@pytest.mark.parametrize("form", ["zip", "tar"])
+def test_too_many_members_are_refused(tmp_path: Path, form: str) -> None:
+    names = [f"m/{number}" for number in range(6)]
+    path = tmp_path / "m.mar"
+    if form == "zip":
+        make_zip(path, dict.fromkeys(names, b""))
+    else:
+        make_tar(path, *map(tar_member, names))
+    with pytest.raises(BadArchive, match="more than 5 members"):
+        unpack(path, tmp_path / "out", max_members=5)
+
+
+def test_missing_file_is_an_error_with_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(BadArchive, match="No such file"):
+        unpack(tmp_path / "none.mar", tmp_path / "out")
+
+
+def test_modes_in_the_archive_are_not_taken_over(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("run.sh")
+    info.external_attr = 0o104777 << 16
+    with zipfile.ZipFile(tmp_path / "m.mar", "w") as archive:
+        archive.writestr(info, "x")
+    assert os.stat(unpack(tmp_path / "m.mar", tmp_path / "out") / "run.sh").st_mode & 0o7777 & ~0o644 == 0

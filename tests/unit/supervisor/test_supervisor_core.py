@@ -1,0 +1,251 @@
+import random
+
+import pytest
+
+from zts.backoff import BackoffRule
+from zts.supervisor.core import (
+    Action,
+    AnnounceReady,
+    Event,
+    Finish,
+    FleetReady,
+    HttpReady,
+    KillRole,
+    ModelsSettled,
+    Phase,
+    RegisterModels,
+    ReportRestart,
+    RoleExited,
+    StartFailed,
+    StartRequested,
+    StartRole,
+    StopRequested,
+    StopRole,
+    SupervisorCore,
+    TimePassed,
+    longest_stop_s,
+    role_names,
+)
+
+RULE = BackoffRule(start_s=1.0, cap_s=4.0, jitter=0.0, stable_s=60.0)
+
+
+def make_core(http_processes: int = 1) -> SupervisorCore:
+    return SupervisorCore(
+        role_names(http_processes), drain_timeout_s=10.0, start_timeout_s=60.0, rng=random.Random(1), rule=RULE
+    )
+
+
+def feed(core: SupervisorCore, *events: tuple[Event, float]) -> list[Action]:
+    return [action for event, now in events for action in core.handle(event, now)]
+
+
+def running_core(http_processes: int = 1) -> SupervisorCore:
+    core = make_core(http_processes)
+    feed(core, (StartRequested(), 0.0), (FleetReady(), 0.1), (HttpReady(), 0.2), (ModelsSettled(), 0.3))
+    assert core.phase is Phase.RUNNING
+    return core
+
+
+def test_all_roles_start_at_once() -> None:
+    core = make_core(2)
+    assert core.handle(StartRequested(), 0.0) == [
+        StartRole("broker"),
+        StartRole("node"),
+        StartRole("http-0"),
+        StartRole("http-1"),
+    ]
+    assert (core.phase, core.next_deadline()) == (Phase.STARTING, 60.0)
+
+
+def test_models_are_registered_when_the_fleet_is_there_without_waiting_for_http() -> None:
+    core = make_core()
+    core.handle(StartRequested(), 0.0)
+    assert feed(core, (FleetReady(), 0.1), (FleetReady(), 0.2)) == [RegisterModels()]
+
+
+@pytest.mark.parametrize("order", [(HttpReady(), ModelsSettled()), (ModelsSettled(), HttpReady())])
+def test_ready_is_announced_once_when_http_and_models_are_there(order: tuple[Event, Event]) -> None:
+    core = make_core()
+    feed(core, (StartRequested(), 0.0), (FleetReady(), 0.1))
+    assert core.handle(order[0], 0.2) == []
+    assert core.handle(order[1], 0.3) == [AnnounceReady()]
+    assert feed(core, (order[0], 0.4), (order[1], 0.5)) == []
+    assert core.next_deadline() is None
+
+
+def test_loading_models_has_no_limit_once_the_roles_are_there() -> None:
+    core = make_core()
+    feed(core, (StartRequested(), 0.0), (FleetReady(), 0.1), (HttpReady(), 0.2))
+    assert core.next_deadline() is None
+    assert core.handle(TimePassed(), 1000.0) == []
+
+
+def test_a_dead_role_comes_back_at_once_and_then_after_growing_pauses() -> None:
+    core = running_core()
+    assert core.handle(RoleExited("node", -9, "killed"), 100.0) == [
+        ReportRestart("node", "killed", 0.0),
+        StartRole("node"),
+    ]
+    assert core.handle(RoleExited("node", -9, "killed"), 101.0) == [ReportRestart("node", "killed", 1.0)]
+    assert core.next_deadline() == 102.0
+    assert core.handle(TimePassed(), 101.9) == []
+    assert core.handle(TimePassed(), 102.0) == [StartRole("node")]
+    assert core.handle(RoleExited("node", -9, "killed"), 103.0) == [ReportRestart("node", "killed", 2.0)]
+    assert core.snapshot()["roles"]["node"] == {"alive": False, "restarts": 3, "restart_at": 105.0}
+
+
+def test_configuration_error_at_start_fails_the_start_and_stops_the_others() -> None:
+    core = make_core()
+    core.handle(StartRequested(), 0.0)
+    assert core.handle(RoleExited("http-0", 2, "port 8080 is taken"), 0.5) == [StopRole("node")]
+    assert core.handle(RoleExited("node", 0, ""), 0.6) == [StopRole("broker")]
+    assert core.handle(RoleExited("broker", 0, ""), 0.7) == [Finish(1, "port 8080 is taken")]
+    assert core.phase is Phase.ENDED
+
+
+def test_configuration_error_later_is_a_death_like_any_other() -> None:
+    core = running_core()
+    assert core.handle(RoleExited("http-0", 2, "port"), 90.0) == [
+        ReportRestart("http-0", "port", 0.0),
+        StartRole("http-0"),
+    ]
+
+
+def test_third_death_of_a_role_at_start_fails_the_start() -> None:
+    core = make_core()
+    core.handle(StartRequested(), 0.0)
+    assert core.handle(RoleExited("broker", 1, "a"), 0.1) == [ReportRestart("broker", "a", 0.0), StartRole("broker")]
+    assert core.handle(RoleExited("broker", 1, "b"), 0.2) == [ReportRestart("broker", "b", 1.0)]
+    assert core.handle(TimePassed(), 1.2) == [StartRole("broker")]
+    assert core.handle(RoleExited("broker", 1, "c"), 1.3) == [StopRole("http-0")]
+    assert feed(core, (RoleExited("http-0", 0, ""), 1.4), (RoleExited("node", 0, ""), 1.5)) == [
+        StopRole("node"),
+        Finish(1, "c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ([], "the broker and the node agent were not ready within 60 s"),
+        ([FleetReady()], "the HTTP servers were not ready within 60 s"),
+    ],
+)
+def test_a_start_that_takes_too_long_fails_and_names_what_is_missing(before: list[Event], reason: str) -> None:
+    core = make_core()
+    core.handle(StartRequested(), 0.0)
+    for event in before:
+        core.handle(event, 1.0)
+    assert core.handle(TimePassed(), 60.0) == [StopRole("http-0")]
+    assert core.next_deadline() == 65.0  # nothing to drain after a failed start
+    actions = feed(core, *((RoleExited(role, 0, ""), 61.0) for role in ("http-0", "node", "broker")))
+    assert actions[-1] == Finish(1, reason)
+
+
+def test_a_broken_watch_fails_the_start_only_while_starting() -> None:
+    core = make_core()
+    core.handle(StartRequested(), 0.0)
+    assert core.handle(StartFailed("no zmq"), 1.0) == [StopRole("http-0")]
+    assert running_core().handle(StartFailed("late"), 5.0) == []
+
+
+def test_stop_goes_http_then_node_then_broker() -> None:
+    core = running_core(2)
+    assert core.handle(StopRequested(), 5.0) == [StopRole("http-0"), StopRole("http-1")]
+    assert core.next_deadline() == 17.0
+    assert core.handle(RoleExited("http-1", 0, ""), 5.1) == []
+    assert core.handle(RoleExited("http-0", 0, ""), 5.2) == [StopRole("node")]
+    assert core.handle(RoleExited("node", 0, ""), 6.0) == [StopRole("broker")]
+    assert core.handle(RoleExited("broker", 0, ""), 6.1) == [Finish(0, "")]
+    assert core.handle(StopRequested(), 7.0) == []
+
+
+def test_a_role_that_does_not_stop_in_time_is_killed_and_the_stop_goes_on() -> None:
+    core = running_core()
+    core.handle(StopRequested(), 0.0)
+    assert core.handle(TimePassed(), 12.0) == [KillRole("http-0")]
+    assert core.handle(TimePassed(), 13.0) == []
+    assert core.handle(RoleExited("http-0", -9, ""), 13.1) == [StopRole("node")]
+
+
+def test_second_stop_kills_everything_at_once() -> None:
+    core = running_core()
+    core.handle(StopRequested(), 0.0)
+    assert core.handle(StopRequested(), 0.4) == []  # the same wish, signalled twice
+    assert core.handle(StopRequested(), 0.5) == [KillRole("broker"), KillRole("node"), KillRole("http-0")]
+    actions = feed(core, *((RoleExited(role, -9, ""), 0.2) for role in ("broker", "node", "http-0")))
+    assert actions == [Finish(0, "")]
+
+
+def test_broker_that_dies_while_stopping_is_not_restarted() -> None:
+    core = running_core()
+    core.handle(StopRequested(), 0.0)
+    assert core.handle(RoleExited("broker", -9, ""), 0.1) == []
+    assert feed(core, (RoleExited("http-0", 0, ""), 0.2), (RoleExited("node", 0, ""), 0.3)) == [
+        StopRole("node"),
+        Finish(0, ""),
+    ]
+
+
+def test_stop_drops_planned_restarts() -> None:
+    core = running_core()
+    feed(core, (RoleExited("node", 1, ""), 1.0), (RoleExited("node", 1, ""), 1.1))
+    core.handle(StopRequested(), 1.2)
+    assert core.handle(TimePassed(), 5.0) == []
+    assert core.handle(RoleExited("http-0", 0, ""), 5.1) == [StopRole("broker")]
+
+
+def test_stop_with_no_role_left_finishes_at_once() -> None:
+    core = make_core()
+    assert core.handle(StopRequested(), 0.0) == [Finish(0, "")]
+
+
+def test_stop_during_the_start_is_no_failure() -> None:
+    core = make_core()
+    feed(core, (StartRequested(), 0.0), (StopRequested(), 0.1))
+    actions = feed(core, *((RoleExited(role, 0, ""), 0.2) for role in ("http-0", "node", "broker")))
+    assert actions[-1] == Finish(0, "")
+    assert feed(core, (FleetReady(), 0.3), (StartRequested(), 0.4)) == []
+
+
+def test_longest_stop_covers_every_stage() -> None:
+    assert longest_stop_s(10.0) == 12.0 + 15.0 + 5.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_events_never_leave_a_role_behind(seed: int) -> None:
+    rng = random.Random(seed)
+    core = make_core(2)
+    alive: set[str] = set()
+    finished = 0
+    now = 0.0
+
+    def do(actions: list[Action]) -> None:
+        nonlocal finished
+        for action in actions:
+            match action:
+                case StartRole(role):
+                    assert role not in alive
+                    alive.add(role)
+                case StopRole(role) | KillRole(role):
+                    assert role in alive
+                case Finish():
+                    assert not alive
+                    finished += 1
+
+    do(core.handle(StartRequested(), now))
+    for step in range(200):
+        now += rng.random()
+        pool: list[Event] = [TimePassed(), FleetReady(), HttpReady(), ModelsSettled()]
+        if alive and rng.random() < 0.5:
+            role = rng.choice(sorted(alive))
+            alive.remove(role)
+            pool = [RoleExited(role, rng.choice([0, 1, -9]), "x")]
+        elif step > 150:
+            pool.append(StopRequested())
+        do(core.handle(rng.choice(pool), now))
+    do(core.handle(StopRequested(), now))
+    while alive:
+        do(core.handle(RoleExited(alive.pop(), 0, ""), now))
+    assert (finished, core.phase) == (1, Phase.ENDED)

@@ -1,0 +1,325 @@
+"""Start worker processes, watch them by pidfd, read what they print, end them. Layer 3: processes.
+
+Everything happens in the caller's thread, through file descriptors in the caller's poller. That must be a thread that
+stays (the main thread): the kernel tells a worker that its parent died when the *thread* that started it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from zts.errors import ConfigError
+from zts.workers.agent_events import ExitCause, ProcessExited
+from zts.workers.events import (
+    EXIT_DONE,
+    EXIT_DRAIN_LIMIT,
+    EXIT_LOAD_FAILED,
+    EXIT_ORPHAN,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REFUSED,
+)
+from zts.workers.figures import Gpu, oom_kills
+from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
+
+__all__ = ["Processes", "exit_reason", "worker_command", "worker_environment"]
+
+_READ_BYTES: Final = 65536
+_MAX_LINE_BYTES: Final = 16384
+_KEPT_LINES: Final = 20
+# One environment string may have 128 KiB (MAX_ARG_STRLEN of the kernel).
+_MAX_OPTIONS_BYTES: Final = 120_000
+# Meant for the node agent or its supervisor, never for workers.
+_PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_EXIT_WORDS: Final = {
+    EXIT_DONE: "it left though nobody asked it to",
+    EXIT_LOAD_FAILED: "the model failed to load",
+    EXIT_OUT_OF_MEMORY: "out of memory while loading",
+    EXIT_DRAIN_LIMIT: "the drain limit was over before its jobs were",
+    EXIT_ORPHAN: "it had no broker for too long",
+    EXIT_REFUSED: "the broker refused it",
+}
+_log = logging.getLogger("zts.node")
+_model_log = logging.getLogger("zts.model")
+
+
+def worker_command(options: WorkerOptions) -> list[str]:
+    """Return the command line of a worker; its flags are for people who read ``ps``."""
+    spec = options.spec
+    command = [sys.executable, "-m", "zts", "worker", "--model-name", spec.name, "--model-version", spec.version]
+    return [*command, "--worker-id", options.worker_id]
+
+
+def worker_environment(
+    options: WorkerOptions,
+    *,
+    base: Mapping[str, str],
+    gpu: Gpu | None = None,
+    hide_gpus: bool = False,
+    blacklist: str = "",
+) -> dict[str, str]:
+    """Return the environment of a worker process (TORCHSERVE.md 8.1).
+
+    Args:
+        options: The worker's orders.
+        base: The node agent's own environment.
+        gpu: The only GPU that the worker may see.
+        hide_gpus: Without ``gpu``: the host has GPUs, and this worker is not to see them.
+        blacklist: Regular expression; variables whose whole name matches are left out.
+
+    Raises:
+        ConfigError: If ``blacklist`` is no regular expression.
+    """
+    try:
+        hidden = re.compile(blacklist) if blacklist else None
+    except re.error as exc:
+        raise ConfigError(f"blacklist_env_vars is no regular expression: {exc}") from None
+    env = {
+        name: value
+        for name, value in base.items()
+        if name not in _PRIVATE and not (hidden is not None and hidden.fullmatch(name))
+    }
+    handler_dir = os.path.dirname(options.spec.handler.partition(":")[0]) if ":" in options.spec.handler else ""
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (handler_dir, env.get("PYTHONPATH", ""), options.model_dir)))
+    env["PYTHONUNBUFFERED"] = "1"
+    env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input_request else "false"
+    env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = "false"
+    env.setdefault("OMP_NUM_THREADS", str(options.cpu_threads))
+    if gpu is not None:
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of nvidia-smi, hence of our indices
+        env["CUDA_VISIBLE_DEVICES"] = gpu.token
+    elif hide_gpus:
+        env["CUDA_VISIBLE_DEVICES"] = ""
+    env[OPTIONS_VARIABLE] = options.to_json()
+    return env
+
+
+def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str]) -> str:
+    """Return one line that says how a process ended; ``returncode`` as of ``subprocess`` (negative: signal).
+
+    >>> exit_reason(-9, oom=False, last_lines=())
+    'killed by signal 9 (SIGKILL)'
+    """
+    if returncode < 0:
+        try:
+            name = signal.Signals(-returncode).name
+        except ValueError:
+            name = "unknown"
+        text = f"killed by signal {-returncode} ({name})"
+    else:
+        words = _EXIT_WORDS.get(returncode, "")
+        text = f"exited with code {returncode}" + (f" ({words})" if words else "")
+    if oom:
+        text += "; its memory group (cgroup) ran out of memory"
+    elif returncode > 0 and last_lines:
+        text += f": {last_lines[-1][:300]}"
+    return text
+
+
+class _Stream:
+    """One pipe of a process, cut into lines."""
+
+    def __init__(self, fd: int, name: str) -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.name = name
+        self.is_open = True
+        self._rest = b""
+
+    def read(self) -> Iterator[str]:
+        """Yield the lines of one read; at the end of the pipe also the unfinished one."""
+        try:
+            data = os.read(self.fd, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.is_open = False
+            if self._rest:
+                yield self._rest.decode("utf-8", "replace")
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r").decode("utf-8", "replace")
+        if len(self._rest) > _MAX_LINE_BYTES:
+            rest, self._rest = self._rest, b""
+            yield rest.decode("utf-8", "replace")
+
+
+class _Process:
+    """One running worker process and what is known of it."""
+
+    def __init__(self, options: WorkerOptions, popen: subprocess.Popen[bytes], oom_before: int) -> None:
+        assert popen.stdout is not None and popen.stderr is not None
+        self.options = options
+        self.popen = popen
+        self.pid = popen.pid
+        self.pidfd = os.pidfd_open(popen.pid)
+        self.oom_before = oom_before
+        self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.streams = {
+            popen.stdout.fileno(): _Stream(popen.stdout.fileno(), "stdout"),
+            popen.stderr.fileno(): _Stream(popen.stderr.fileno(), "stderr"),
+        }
+        spec = options.spec
+        self._source = f"W-{options.worker_id}-{spec.name}_{spec.version}"
+        self._extra = {
+            "model": spec.name,
+            "version": spec.version,
+            "worker_id": options.worker_id,
+            "worker_pid": popen.pid,
+        }
+
+    def forward(self, stream: _Stream) -> None:
+        """Log what one read of ``stream`` gives."""
+        for line in stream.read():
+            if stream.name == "stderr" and line.strip():
+                self.last_lines.append(line.strip())
+            _model_log.info(
+                "%s-%s [%d] %s",
+                self._source,
+                stream.name,
+                self.pid,
+                line,
+                extra={**self._extra, "stream": stream.name},
+            )
+
+    def signal_group(self, number: int) -> None:
+        """Send a signal to the process and all its children that stayed in its group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+class Processes:
+    """The worker processes of one node. Not thread-safe.
+
+    Args:
+        watch: Called with each file descriptor that must be polled for reading; ``readable`` wants to hear of it.
+        unwatch: Called before such a descriptor is closed.
+        command: Makes the command line; tests put in stubs.
+    """
+
+    def __init__(
+        self,
+        *,
+        watch: Callable[[int], None],
+        unwatch: Callable[[int], None],
+        command: Callable[[WorkerOptions], list[str]] = worker_command,
+    ) -> None:
+        self._watch = watch
+        self._unwatch = unwatch
+        self._command = command
+        self._by_fd: dict[int, _Process] = {}
+        self._by_id: dict[str, _Process] = {}
+
+    def start(self, options: WorkerOptions, env: Mapping[str, str]) -> int:
+        """Start a process and return its pid.
+
+        Raises:
+            OSError: If it cannot be started (folder gone, no more processes, …).
+        """
+        if len(env.get(OPTIONS_VARIABLE, "")) > _MAX_OPTIONS_BYTES:
+            raise OSError(f"the model's configuration is too large to be handed over ({_MAX_OPTIONS_BYTES} bytes)")
+        if not os.path.isdir(options.model_dir):
+            raise OSError(f"the model's folder {options.model_dir} is gone")
+        popen = subprocess.Popen(
+            self._command(options),
+            cwd=options.model_dir,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        process = _Process(options, popen, oom_kills(popen.pid))
+        self._by_id[options.worker_id] = process
+        for fd in (process.pidfd, *process.streams):
+            self._by_fd[fd] = process
+            self._watch(fd)
+        return popen.pid
+
+    def readable(self, fd: int) -> ProcessExited | None:
+        """Deal with a descriptor that the poller named; return the end of a process if that is what it was."""
+        process = self._by_fd.get(fd)
+        if process is None:
+            return None
+        if fd == process.pidfd:
+            return self._reap(process)
+        stream = process.streams[fd]
+        process.forward(stream)
+        if not stream.is_open:
+            self._drop(fd)
+        return None
+
+    def terminate(self, worker_id: str) -> None:
+        """Ask a process to drain and leave; its own children hear nothing."""
+        process = self._by_id.get(worker_id)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+
+    def kill(self, worker_id: str) -> None:
+        """Kill a process and its children at once."""
+        process = self._by_id.get(worker_id)
+        if process is not None:
+            process.signal_group(signal.SIGKILL)
+
+    def kill_all(self) -> None:
+        """Kill and reap everything; used when the agent itself ends."""
+        for process in list(self._by_id.values()):
+            process.signal_group(signal.SIGKILL)
+            process.popen.wait()
+            self._reap(process)
+
+    def living(self) -> dict[str, tuple[int, int]]:
+        """Return worker id → (epoch, pid) of all processes."""
+        return {worker_id: (process.options.epoch, process.pid) for worker_id, process in self._by_id.items()}
+
+    def _reap(self, process: _Process) -> ProcessExited | None:
+        returncode = process.popen.poll()
+        if returncode is None:
+            return None
+        oom = oom_kills(os.getpid()) > process.oom_before
+        # Children that a handler left behind would hold the GPU and our pipes.
+        process.signal_group(signal.SIGKILL)
+        for stream in process.streams.values():
+            self._read_rest(process, stream)
+        for fd in (process.pidfd, *process.streams):
+            self._drop(fd)
+        os.close(process.pidfd)
+        for pipe in (process.popen.stdout, process.popen.stderr):
+            if pipe is not None:
+                pipe.close()
+        del self._by_id[process.options.worker_id]
+        lines = tuple(process.last_lines)
+        cause = ExitCause(
+            reason=exit_reason(returncode, oom=oom and returncode == -signal.SIGKILL, last_lines=lines),
+            signal=-returncode if returncode < 0 else None,
+            exit_code=returncode if returncode >= 0 else None,
+            oom=oom and returncode == -signal.SIGKILL,
+            last_lines=lines,
+        )
+        _log.info("worker %s (pid %d): %s", process.options.worker_id, process.pid, cause.reason)
+        return ProcessExited(process.options.worker_id, process.options.epoch, cause)
+
+    @staticmethod
+    def _read_rest(process: _Process, stream: _Stream) -> None:
+        """Read what a dead process left in its pipe: at most what a pipe can hold."""
+        for _ in range(64):
+            if not stream.is_open:
+                return
+            process.forward(stream)
+
+    def _drop(self, fd: int) -> None:
+        if self._by_fd.pop(fd, None) is not None:
+            self._unwatch(fd)

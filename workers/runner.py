@@ -1,0 +1,98 @@
+"""One batch: call the service, time it, and make sure that every item gets exactly one answer that can travel.
+
+``max_response_size`` is the service's business. Layer 3.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from zts.clock import monotonic
+from zts.errors import BatchMismatch, HandlerFailed, InvalidHandlerOutput, OutOfResources, ZtsError
+from zts.wire.frames import MAX_BODY_BYTES, MAX_HEAD_BYTES
+from zts.wire.heads import ResultHead, pack_result_head
+from zts.wire.messages import Result, WorkItem
+from zts.workers.control import say
+from zts.workers.events import BatchFinished
+
+__all__ = ["Service", "run_batch"]
+
+_UNSENDABLE_STATUS: Final = 500
+
+
+class Service(Protocol):
+    """A loaded model: what ``zts.workers.loader.load_service`` returns."""
+
+    def run(self, items: Sequence[WorkItem]) -> list[Result]:
+        """Answer each item, in order."""
+
+    def close(self) -> Any:
+        """Release what the handler holds."""
+
+
+def run_batch(
+    service: Service,
+    items: Sequence[WorkItem],
+    *,
+    clock: Callable[[], float] = monotonic,
+) -> BatchFinished:
+    """Run ``items`` (at most one batch) once and return one result for each, in order, whatever the service did.
+
+    SystemExit, KeyboardInterrupt and the like come through: this process ends, and the broker runs the jobs elsewhere.
+
+    Args:
+        service: The loaded model.
+        items: The jobs, at least one.
+        clock: Monotonic seconds.
+    """
+    started = clock()
+    results: Sequence[Result]
+    try:
+        results = service.run(items)
+    except MemoryError:
+        traceback.print_exc()
+        results = _all(items, OutOfResources("Out of resources"))
+    except Exception:
+        # The service answers for its handler's errors: what comes out here is a fault of zts, kept to this batch.
+        traceback.print_exc()
+        results = _all(items, HandlerFailed("Prediction failed"))
+    run_us = max(0, int((clock() - started) * 1_000_000))
+    if len(results) != len(items):
+        results = _all(items, BatchMismatch("number of batch response mismatched"))
+    checked: list[Result] | None = None
+    for index, (item, result) in enumerate(zip(items, results, strict=True)):
+        if (
+            result[0] == item[0]
+            and len(result[3]) <= MAX_BODY_BYTES
+            and len(result[2]) <= MAX_HEAD_BYTES
+            and 100 <= result[1] <= 999
+        ):
+            continue
+        if checked is None:
+            checked = list(results)
+        checked[index] = _repaired(item, result)
+    return BatchFinished(results if checked is None else checked, run_us)
+
+
+def _repaired(item: WorkItem, result: Result) -> Result:
+    if result.item_id != item.item_id:
+        text = "the answers came in another order than the requests"
+    elif len(result.body) > MAX_BODY_BYTES:
+        text = f"The response of {len(result.body)} bytes is larger than {MAX_BODY_BYTES} bytes."
+    elif len(result.head) > MAX_HEAD_BYTES:
+        text = f"The response headers of {len(result.head)} bytes are larger than {MAX_HEAD_BYTES} bytes."
+    else:
+        text = f"The response status {result.status} is not between 100 and 999."
+    say(text)
+    return _failed(item, InvalidHandlerOutput(text, http_status=_UNSENDABLE_STATUS))
+
+
+def _all(items: Sequence[WorkItem], error: ZtsError) -> list[Result]:
+    return [_failed(item, error) for item in items]
+
+
+def _failed(item: WorkItem, error: ZtsError) -> Result:
+    head = pack_result_head(ResultHead(error=error.code))
+    return Result(item.item_id, error.http_status, head, error.public_message.encode())

@@ -1,0 +1,223 @@
+"""The node's model store: find an archive, unpack it, read it, in threads of its own. Layer 3: disk, threads.
+
+What is done is put into a list that the loop takes after it was woken; nothing here touches the loop's state.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final
+
+from zts.archive import read_model, unpack
+from zts.archive.unpack import PARTIAL_PREFIX
+from zts.errors import BadRequest, DownloadFailed, ModelNotFound, ServerError, ZtsError
+from zts.registry import ModelSpec
+from zts.settings import Settings
+
+__all__ = ["ModelStore", "Prepared", "locate"]
+
+_THREADS: Final = 2
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_log = logging.getLogger("zts.node")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """One finished order.
+
+    Attributes:
+        ticket: What the caller gave with it.
+        url: What was to be prepared.
+        model_dir: The unpacked archive, ``""`` if it failed.
+        spec: What the model is; None if it failed or was only unpacked.
+        workers: How many workers it wants at first.
+        error: Why it failed, else None.
+    """
+
+    ticket: object
+    url: str
+    model_dir: str = ""
+    spec: ModelSpec | None = None
+    workers: int = 0
+    error: ZtsError | None = None
+
+
+def locate(url: object, settings: Settings) -> Path:
+    """Return the archive or folder that a registration's ``url`` means (TORCHSERVE.md 2.1, 2.2).
+
+    Raises:
+        BadRequest: If there is no url.
+        ModelNotFound: If it is empty, leaves the model store, is not allowed or is not there.
+        DownloadFailed: If it would have to be fetched.
+    """
+    if url is None or not isinstance(url, str):
+        raise BadRequest("Parameter url is required.")
+    if not url:
+        raise ModelNotFound("empty url")
+    if ".." in url:
+        raise ModelNotFound(f"Relative path is not allowed in url: {url}")
+    if _URL.match(url):
+        if not any(re.fullmatch(pattern, url, re.IGNORECASE) for pattern in settings.allowed_urls):
+            raise ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
+        raise DownloadFailed(
+            f"Failed to download archive from: {url}: fetching is not built yet, copy the file into the model store"
+        )
+    if not settings.model_store:
+        raise ModelNotFound(f"Model not found at: {url}: no model store is configured (--model-store)")
+    store = Path(settings.model_store).resolve()
+    if os.path.isabs(url):
+        path = Path(url)
+        # Absolute paths reach into the store only; elsewhere they would read any folder of the host.
+        if not path.resolve().is_relative_to(store) or not path.exists():
+            raise ModelNotFound(f"Model not found at: {url}")
+        return path
+    path = store / os.path.basename(url.rstrip("/"))
+    if path == store or "\0" in url or not path.exists():
+        raise ModelNotFound(f"Model not found at: {url}")
+    return path
+
+
+class ModelStore:
+    """Prepares models in two threads; orders are worked off in their sequence.
+
+    Args:
+        settings: Model store, allowed URLs, defaults; archives are unpacked into ``<runtime_dir>/models``.
+        gpu_count: For the default number of workers.
+        wake: Called, from a thread of the store, when ``take`` has something.
+    """
+
+    def __init__(self, settings: Settings, *, gpu_count: int, wake: Callable[[], None]) -> None:
+        self._settings = settings
+        self._gpu_count = gpu_count
+        self._wake = wake
+        self._models_dir = Path(settings.runtime_dir) / "models"
+        self._orders: SimpleQueue[Callable[[], Prepared | None]] = SimpleQueue()
+        self._done: SimpleQueue[Prepared] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._users: dict[Path, set[object]] = {}  # folder → model versions (and orders) that need it
+        self._sweep()
+        for number in range(_THREADS):
+            # Daemon threads: a shutdown does not wait for a large archive.
+            threading.Thread(target=self._work, name=f"store-{number}", daemon=True).start()
+
+    def prepare(self, ticket: object, args: Mapping[str, Any]) -> None:
+        """Order: find, unpack and read the model of a ``models.register`` request."""
+        self._orders.put(lambda: self._prepare(ticket, args))
+
+    def fetch(self, ticket: object, spec: ModelSpec) -> None:
+        """Order: find and unpack the archive of a model whose record is known already."""
+        self._orders.put(lambda: self._fetch(ticket, spec))
+
+    def remove(self, name: str, version: str) -> None:
+        """Order: delete the unpacked files of a model version, unless another one uses them too."""
+        self._orders.put(lambda: self._remove(name, version))
+
+    def take(self) -> list[Prepared]:
+        """Return what is done, oldest first."""
+        out: list[Prepared] = []
+        while not self._done.empty():
+            out.append(self._done.get())
+        return out
+
+    # ------------------------------------------------------------ in the threads
+
+    def _work(self) -> None:
+        while True:
+            done = self._orders.get()()
+            if done is not None:
+                self._done.put(done)
+                self._wake()
+
+    def _prepare(self, ticket: object, args: Mapping[str, Any]) -> Prepared:
+        url = args.get("url")
+
+        def read() -> Prepared:
+            path = locate(url, self._settings)
+            folder = self._unpack(path, ticket)
+            try:
+                spec, workers = read_model(
+                    folder,
+                    url=str(url),
+                    args=args,
+                    settings=self._settings,
+                    model_name_hint=_name_of(path),
+                    gpu_count=self._gpu_count,
+                )
+                self._use(folder, (spec.name, spec.version))
+            finally:
+                self._leave(folder, ticket)
+            return Prepared(ticket=ticket, url=str(url), model_dir=str(folder), spec=spec, workers=workers)
+
+        return self._guarded(ticket, str(url), read)
+
+    def _fetch(self, ticket: object, spec: ModelSpec) -> Prepared:
+        def read() -> Prepared:
+            folder = self._unpack(locate(spec.url, self._settings), (spec.name, spec.version))
+            return Prepared(ticket=ticket, url=spec.url, model_dir=str(folder))
+
+        return self._guarded(ticket, spec.url, read)
+
+    def _unpack(self, path: Path, user: object) -> Path:
+        """Unpack for ``user``, who holds the folder until ``_leave``."""
+        while True:
+            folder = unpack(path, self._models_dir)
+            with self._lock:
+                # The other thread may have removed an old user's folder since it was found.
+                if folder.is_dir():
+                    self._users.setdefault(folder, set()).add(user)
+                    return folder
+
+    @staticmethod
+    def _guarded(ticket: object, url: str, read: Callable[[], Prepared]) -> Prepared:
+        try:
+            return read()
+        except ZtsError as exc:
+            return Prepared(ticket=ticket, url=url, error=exc)
+        except Exception as exc:
+            # An archive can surprise every library that reads it; the thread must live on and somebody gets an answer.
+            _log.exception("preparing %s failed", url)
+            return Prepared(ticket=ticket, url=url, error=ServerError(f"cannot prepare {url}: {exc}"))
+
+    def _use(self, folder: Path, user: object) -> None:
+        with self._lock:
+            self._users[folder].add(user)
+
+    def _leave(self, folder: Path, user: object) -> None:
+        """Give up a folder; the last user's going deletes it."""
+        with self._lock:
+            users = self._users[folder]
+            users.discard(user)
+            if users:
+                return
+            del self._users[folder]
+            # Folders of the model store are used in place and are not ours to delete.
+            if folder.is_relative_to(self._models_dir):
+                top = self._models_dir / folder.relative_to(self._models_dir).parts[0]
+                shutil.rmtree(top, ignore_errors=True)
+
+    def _remove(self, name: str, version: str) -> None:
+        with self._lock:
+            folders = [folder for folder, users in self._users.items() if (name, version) in users]
+        for folder in folders:
+            self._leave(folder, (name, version))
+
+    def _sweep(self) -> None:
+        """Remove what an earlier agent left half unpacked."""
+        for path in self._models_dir.glob(f"{PARTIAL_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _name_of(path: Path) -> str:
+    name = path.name
+    for suffix in (".tar.gz", ".tgz", ".mar", ".zip", ".model"):
+        if path.is_file() and name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name

@@ -1,0 +1,201 @@
+"""``BaseHandler``: loads the archive's model and runs preprocess, inference and postprocess (TORCHSERVE.md 8.4).
+
+Models' own handlers derive from it and override single steps, so its attributes and methods are a contract.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Any
+
+import torch
+
+from zts.clock import monotonic
+from zts.workers.torch_handler import model_files
+from zts.workers.ts_compat.names import load_label_mapping
+from zts.workers.ts_compat.timer import timed
+
+__all__ = ["BaseHandler"]
+
+log = logging.getLogger("zts.worker")
+
+
+class BaseHandler:
+    """Serve a model whose input is what ``torch.as_tensor`` takes and whose output is a tensor.
+
+    Attributes:
+        model: The loaded model, in evaluation mode.
+        mapping: Labels by class index from index_to_name.json, None without that file.
+        device, map_location: Where the model computes, as an object and as a word.
+        context: The context of the present call.
+        manifest: The archive's manifest.
+        model_pt_path: Path of the weights file, None if the archive has none.
+        model_yaml_config: The mapping of model-config.yaml.
+        initialized: Whether ``initialize`` has run.
+        explain: Whether the present call asks for an explanation.
+        target: Class that an explanation is for.
+        profiler_args: Arguments for torch's profiler, where it is switched on by ``ENABLE_TORCH_PROFILER``.
+    """
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.mapping: dict[str, str] | None = None
+        self.device: Any = None
+        self.initialized = False
+        self.context: Any = None
+        self.model_pt_path: str | None = None
+        self.manifest: Any = None
+        self.map_location: str | None = None
+        self.explain = False
+        self.target = 0
+        self.profiler_args: dict[str, Any] = {}
+        self.model_yaml_config: dict[str, Any] = {}
+
+    def initialize(self, context: Any) -> None:
+        """Load the model that the manifest names, and its labels, onto the worker's device.
+
+        Raises:
+            RuntimeError: If there is nothing to load or it cannot be loaded; the message says why.
+        """
+        properties = context.system_properties
+        self.context = context
+        self.model_yaml_config = getattr(context, "model_yaml_config", None) or {}
+        self.device = self.get_device()
+        self.map_location = self.device.type
+        self.manifest = context.manifest
+        model_dir: str = properties.get("model_dir")
+        entry = (self.manifest or {}).get("model", {})
+        serialized = entry.get("serializedFile")
+        self.model_pt_path = os.path.join(model_dir, serialized) if serialized else None
+        self.model = self._load_model(model_dir, entry.get("modelFile"))
+        pt2 = self.model_yaml_config.get("pt2")
+        if pt2 and isinstance(self.model, torch.nn.Module) and not isinstance(self.model, torch.jit.ScriptModule):
+            self.model = model_files.compiled(self.model, pt2)
+        self.mapping = load_label_mapping(os.path.join(model_dir, "index_to_name.json"))
+        self.initialized = True
+
+    def get_device(self) -> torch.device:
+        """Return the device to compute on; called once, by ``initialize``."""
+        return model_files.choose_device(self.context.system_properties.get("gpu_id"))
+
+    @timed
+    def preprocess(self, data: Any) -> Any:
+        """Return the rows as one tensor on the device."""
+        return torch.as_tensor(data, device=self.device)
+
+    @timed
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model's output for a batch; no gradients are kept."""
+        with torch.inference_mode():
+            return self.model(data.to(self.device), *args, **kwargs)
+
+    @timed
+    def postprocess(self, data: Any) -> list[Any]:
+        """Return the output as a list with one answer for each request."""
+        answers: list[Any] = data.tolist()
+        return answers
+
+    def handle(self, data: Any, context: Any) -> Any:
+        """Return one answer for each row: the three stages, an explanation, or the model's own description."""
+        started = monotonic()
+        self.context = context
+        if self._is_describe():
+            output: Any = [self.describe_handle()]
+        elif self._is_explain():
+            output = self.explain_handle(self.preprocess(data), data)
+        else:
+            with self._profiler():
+                output = self.postprocess(self.inference(self.preprocess(data)))
+        metrics = getattr(context, "metrics", None)
+        if metrics is not None:
+            metrics.add_time("HandlerTime", round((monotonic() - started) * 1000, 2))
+        return output
+
+    def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
+        """Return ``get_insights`` for the first row; its ``target`` names the class to explain.
+
+        Raises:
+            NotImplementedError: If the handler has no ``get_insights``.
+        """
+        row = raw_data[0]
+        inputs = row.get("data")
+        if inputs is None:
+            inputs = row.get("body")
+        self.target = row.get("target") or 0
+        return self.get_insights(data_preprocess, inputs, self.target)
+
+    def get_insights(self, data_preprocess: Any, inputs: Any, target: Any) -> Any:
+        """Explain one prediction; handlers that can override this.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot explain: it has no get_insights")
+
+    def describe_handle(self) -> Any:
+        """Return what a describe request adds about this model; None unless overridden."""
+        return None
+
+    def _is_explain(self) -> bool:
+        self.explain = self._has_flag("explain")
+        return self.explain
+
+    def _is_describe(self) -> bool:
+        return self._has_flag("describe")
+
+    def _has_flag(self, name: str) -> bool:
+        context = self.context
+        if not context or not getattr(context, "request_processor", True):
+            return False
+        return str(context.get_request_header(0, name)) == "True"
+
+    def _load_model(self, model_dir: str, model_file: str | None) -> Any:
+        """Load by what the manifest names: code with weights, else by the suffix of the weights file."""
+        path = self.model_pt_path
+        if model_file:
+            model = self._load_pickled_model(model_dir, model_file, path)
+            model.to(self.device)
+            model.eval()
+            return model
+        if path and not os.path.isfile(path):
+            raise RuntimeError(f"the file {os.path.basename(path)!r} that the manifest names is not in the archive")
+        if path and path.endswith(".pt"):
+            model = self._load_torchscript_model(path)
+            model.eval()
+            return model
+        if path and path.endswith(".onnx"):
+            return model_files.load_onnx(path, self.device)
+        if path and path.endswith(".so") and self._is_aot_wanted():
+            return self._load_torch_export_aot_compile(path)
+        raise RuntimeError(
+            "No model weights could be loaded: the manifest names "
+            + (f"{os.path.basename(path)!r}, which is none of .pt, .onnx, .so" if path else "no model file or weights")
+        )
+
+    def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
+        return model_files.load_eager(model_dir, model_file, model_pt_path, self.map_location)
+
+    def _load_torchscript_model(self, model_pt_path: str) -> Any:
+        return model_files.load_torchscript(model_pt_path, self.device)
+
+    def _load_torch_export_aot_compile(self, model_so_path: str) -> Any:
+        return model_files.load_aot(model_so_path, self.device)
+
+    def _is_aot_wanted(self) -> bool:
+        pt2 = self.model_yaml_config.get("pt2")
+        export = pt2.get("export") if isinstance(pt2, dict) else None
+        return isinstance(export, dict) and export.get("aot_compile") is True
+
+    def _profiler(self) -> contextlib.AbstractContextManager[Any]:
+        """Return torch's profiler where ``ENABLE_TORCH_PROFILER`` is set, else nothing."""
+        if os.environ.get("ENABLE_TORCH_PROFILER", "").lower() not in ("true", "1"):
+            return contextlib.nullcontext()
+        folder = f"/tmp/pytorch_profiler/{getattr(self.context, 'model_name', 'model')}"
+        arguments = dict(self.profiler_args) or {
+            "activities": [torch.profiler.ProfilerActivity.CPU],
+            "record_shapes": True,
+            "on_trace_ready": torch.profiler.tensorboard_trace_handler(folder),
+        }
+        return torch.profiler.profile(**arguments)

@@ -1,0 +1,43 @@
+"""``text_classifier``: text in, the probability of each class out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from zts.workers.torch_handler.text_handler import TextHandler, cleaned, ngrams
+from zts.workers.ts_compat.names import map_class_to_label
+from zts.workers.ts_compat.timer import timed
+
+__all__ = ["TextClassifier"]
+
+
+class TextClassifier(TextHandler):
+    """Answer ``{label: probability}`` by a model that takes (indexes, offsets), as of an EmbeddingBag."""
+
+    ngrams = 2
+
+    @timed
+    def preprocess(self, data: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the words' and word pairs' indexes of all rows in one tensor, and where each row begins."""
+        indexes: list[int] = []
+        offsets: list[int] = []
+        for row in data:
+            offsets.append(len(indexes))
+            indexes.extend(self.index_of(run) for run in ngrams(cleaned(self.text_of(row)), self.ngrams))
+        return (
+            torch.tensor(indexes, dtype=torch.int64, device=self.device),
+            torch.tensor(offsets, dtype=torch.int64, device=self.device),
+        )
+
+    @timed
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the model's logits, one row for each request."""
+        indexes, offsets = data
+        return super().inference(indexes, offsets, *args, **kwargs)
+
+    @timed
+    def postprocess(self, data: Any) -> list[dict[str, float]]:
+        """Return the probability of each class by label."""
+        return map_class_to_label(torch.softmax(data, dim=1).tolist(), self.mapping)

@@ -1,0 +1,114 @@
+"""The ``ts`` names that models' code imports, answered by ours inside worker processes.
+
+``install()`` puts a finder in front of Python's own, so that ``import ts…`` gives our modules even where a real
+TorchServe is installed. Modules are aliases, not copies: the classes are the very ones that the worker uses. Nothing
+is imported before somebody asks for it, so a handler that needs no torch does not load it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Final
+
+from zts.workers.context import SERVER_VERSION
+
+__all__ = ["install"]
+
+_TORCH = "zts.workers.torch_handler"
+_COMPAT = "zts.workers.ts_compat"
+_METRICS = "zts.workers.metrics"
+
+# TorchServe's name → our module.
+_ALIASES: Final = {
+    "ts.context": "zts.workers.context",
+    "ts.service": f"{_COMPAT}.service",
+    "ts.utils.util": f"{_COMPAT}.names",
+    "ts.handler_utils.utils": f"{_COMPAT}.streaming",
+    "ts.handler_utils.timer": f"{_COMPAT}.timer",
+    "ts.handler_utils.micro_batching": f"{_COMPAT}.micro_batching",
+    "ts.protocol.otf_message_handler": f"{_COMPAT}.otf_message_handler",
+    "ts.metrics.dimension": _METRICS,
+    "ts.metrics.metric": _METRICS,
+    "ts.metrics.metrics_store": _METRICS,
+    "ts.metrics.metric_type_enum": _METRICS,
+    "ts.metrics.metric_cache_errors": _METRICS,
+    "ts.metrics.process_memory_metric": f"{_COMPAT}.process_memory",
+    "ts.torch_handler.base_handler": f"{_TORCH}.base_handler",
+    "ts.torch_handler.vision_handler": f"{_TORCH}.vision_handler",
+    "ts.torch_handler.image_classifier": f"{_TORCH}.image_classifier",
+    "ts.torch_handler.image_segmenter": f"{_TORCH}.image_segmenter",
+    "ts.torch_handler.object_detector": f"{_TORCH}.object_detector",
+    "ts.torch_handler.text_handler": f"{_TORCH}.text_handler",
+    "ts.torch_handler.text_classifier": f"{_TORCH}.text_classifier",
+    "ts.torch_handler.densenet_handler": f"{_TORCH}.densenet_handler",
+    "ts.torch_handler.unit_tests.test_utils.mock_context": f"{_COMPAT}.mock_context",
+}
+_PACKAGES: Final = frozenset(
+    {name for alias in _ALIASES for name in (alias.rsplit(".", depth)[0] for depth in range(1, alias.count(".") + 1))}
+)
+
+
+class _AliasLoader(Loader):
+    """Gives an existing module under another name."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._own_spec: ModuleSpec | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self._target)
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system has just written the alias's spec into the module, which keeps its own.
+        module.__spec__ = self._own_spec
+
+
+class _PackageLoader(Loader):
+    """Makes an empty package whose submodules also come from the finder."""
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        prefix = module.__name__ + "."
+
+        def import_on_use(name: str) -> Any:
+            if prefix + name in _ALIASES or prefix + name in _PACKAGES:
+                return importlib.import_module(prefix + name)
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+        module.__dict__["__getattr__"] = import_on_use
+        if module.__name__ == "ts":
+            module.__dict__["__version__"] = SERVER_VERSION
+
+
+class _TsFinder(MetaPathFinder):
+    """Finds ``ts`` and everything below it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "ts" and not fullname.startswith("ts."):
+            return None
+        alias = _ALIASES.get(fullname)
+        if alias is not None:
+            return ModuleSpec(fullname, _AliasLoader(alias), origin=alias)
+        if fullname in _PACKAGES:
+            return ModuleSpec(fullname, _PackageLoader(), is_package=True)
+        raise ModuleNotFoundError(f"zts has no {fullname!r}: that part of TorchServe is not provided", name=fullname)
+
+
+def install() -> None:
+    """Make ``import ts`` and all below it resolve to ours in this process; a second call changes nothing."""
+    if any(isinstance(finder, _TsFinder) for finder in sys.meta_path):
+        return
+    for name in [name for name in sys.modules if name == "ts" or name.startswith("ts.")]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _TsFinder())

@@ -1,0 +1,95 @@
+"""``ts.handler_utils.micro_batching``: the three stages of a handler as a pipeline over parts of the batch."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+from zts.workers.ts_compat.timer import timed
+
+__all__ = ["MicroBatching"]
+
+_STAGES: Final = ("preprocess", "inference", "postprocess")
+
+
+class MicroBatching:
+    """Called instead of a handler's ``handle``: splits the batch and overlaps the stages of its parts.
+
+    While one part is in inference, the next is preprocessed and the one before postprocessed, each stage in threads
+    of its own. Results keep the order of the requests.
+
+    Args:
+        handler: Object with ``preprocess``, ``inference`` and ``postprocess``.
+        micro_batch_size: Most requests in one part.
+        parallelism: Threads for each stage by its name; one where not given. May be set later, too.
+    """
+
+    def __init__(self, handler: Any, micro_batch_size: int = 1, parallelism: dict[str, int] | None = None) -> None:
+        if micro_batch_size < 1:
+            raise ValueError("micro_batch_size must be at least 1")
+        self.handler = handler
+        self.micro_batch_size = micro_batch_size
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._parallelism: dict[str, int] = {}
+        self.parallelism = parallelism or {}
+
+    @property
+    def parallelism(self) -> dict[str, int]:
+        """Threads for each stage."""
+        return dict(self._parallelism)
+
+    @parallelism.setter
+    def parallelism(self, wanted: dict[str, int]) -> None:
+        unknown = set(wanted) - set(_STAGES)
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is no stage; there are {', '.join(_STAGES)}")
+        self.shutdown()
+        self._parallelism = {stage: max(1, int(wanted.get(stage, 1))) for stage in _STAGES}
+
+    def get_micro_batch_idx(self, batch_size: int) -> list[tuple[int, int]]:
+        """Return (first, behind the last) of each part of a batch of this size."""
+        step = self.micro_batch_size
+        return [(start, min(start + step, batch_size)) for start in range(0, batch_size, step)]
+
+    @timed
+    def handle(self, data: list[Any], context: Any) -> list[Any]:
+        """Return the answers for ``data`` in its order.
+
+        Raises:
+            Exception: What a stage raised for the first part that failed.
+        """
+        self.handler.context = context
+        for stage in _STAGES:
+            if stage not in self._pools:
+                self._pools[stage] = ThreadPoolExecutor(self._parallelism[stage], thread_name_prefix=f"zts-{stage}")
+        chains = [self._chain(data[start:end]) for start, end in self.get_micro_batch_idx(len(data))]
+        return [answer for chain in chains for answer in chain.result()]
+
+    __call__ = handle
+
+    def shutdown(self) -> None:
+        """End the threads; the next call starts them anew."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.shutdown(wait=True)
+
+    def _chain(self, part: list[Any]) -> Future[Any]:
+        """Put one part through the stages; each stage is queued when the one before it is done."""
+        done: Future[Any] = Future()
+
+        def advance(value: Any, stage_number: int) -> None:
+            if stage_number == len(_STAGES):
+                done.set_result(value)
+                return
+            stage = _STAGES[stage_number]
+            running = self._pools[stage].submit(getattr(self.handler, stage), value)
+            running.add_done_callback(lambda future: finished(future, stage_number))
+
+        def finished(future: Future[Any], stage_number: int) -> None:
+            try:
+                advance(future.result(), stage_number + 1)
+            except BaseException as exc:
+                done.set_exception(exc)
+
+        advance(part, 0)
+        return done

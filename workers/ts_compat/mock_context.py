@@ -1,0 +1,53 @@
+"""``ts.torch_handler.unit_tests.test_utils.mock_context``: a context for tests of handlers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zts.workers.metrics import Metrics
+
+__all__ = ["MockContext"]
+
+
+class MockContext:
+    """Stands in for a worker's context in the unit tests of a handler.
+
+    Args:
+        model_pt_file: Name of the weights file inside ``model_dir``.
+        model_dir: Folder with the model's files.
+        model_file: Name of the file that defines the model; None for TorchScript.
+        gpu_id: The GPU to use; only looked at where there is one.
+        model_name: For the metrics.
+        model_yaml_config: What model-config.yaml would hold.
+    """
+
+    version = 0.1
+
+    def __init__(
+        self,
+        model_pt_file: str | None = "model.pt",
+        model_dir: str = ".",
+        model_file: str | None = "model.py",
+        gpu_id: str | int | None = "0",
+        model_name: str = "mnist",
+        model_yaml_config: dict[str, Any] | None = None,
+    ) -> None:
+        files = {"serializedFile": model_pt_file, "modelFile": model_file}
+        self.manifest = {"model": {key: value for key, value in files.items() if value}}
+        self.system_properties: dict[str, Any] = {"model_dir": model_dir, "limit_max_image_pixels": True}
+        if gpu_id is not None and _has_cuda():
+            self.system_properties["gpu_id"] = gpu_id
+        self.explain = False
+        self.metrics = Metrics(model_name)
+        self.model_yaml_config: dict[str, Any] = model_yaml_config or {}
+        self.model_name = model_name
+
+    def get_request_header(self, idx: int, key: str) -> Any:
+        """Return whether an explanation is asked for; False for every other header."""
+        return self.explain if key == "explain" and idx == 0 else False
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())

@@ -1,0 +1,59 @@
+"""``ts.handler_utils.utils``: answers sent ahead, and classes by name."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import Any
+
+from zts.workers.context import Context
+
+__all__ = ["import_class", "send_intermediate_predict_response"]
+
+log = logging.getLogger("zts.worker")
+
+
+def send_intermediate_predict_response(
+    ret: list[Any], req_id_map: dict[int, str], message: str, code: int, context: Context | None = None
+) -> None:
+    """Add one chunk to each request's answer.
+
+    The chunks are joined and sent with the answer that the handler returns, so clients get the whole body, but not
+    piece by piece. Does nothing on ranks other than the first of a parallel model.
+
+    Args:
+        ret: One chunk for each request of the batch.
+        req_id_map: The batch's request ids (``context.request_ids``).
+        message, code: As in TorchServe; not used.
+        context: The handler's context.
+
+    Raises:
+        ValueError: If there is no context, or not one chunk for each request.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return
+    if context is None:
+        raise ValueError("send_intermediate_predict_response needs the handler's context as its last argument")
+    if len(ret) != len(req_id_map):
+        raise ValueError(f"{len(ret)} chunks for {len(req_id_map)} requests: there must be one for each")
+    if not context.__dict__.setdefault("_streaming_noted", False):
+        context.__dict__["_streaming_noted"] = True
+        log.info("this handler streams its answers; clients get them whole")
+    context.intermediate_answers.append(list(ret))
+
+
+def import_class(class_name: str, module_prefix: str | None = None) -> Any:
+    """Return the class ``package.module.Class``, looked up below ``module_prefix`` if one is given.
+
+    Raises:
+        ImportError: If there is no such module or class.
+    """
+    module_name, _, attribute = class_name.rpartition(".")
+    full_name = ".".join(part for part in (module_prefix, module_name) if part)
+    if not full_name:
+        raise ImportError(f"{class_name!r} names no module; write module.Class")
+    try:
+        return getattr(importlib.import_module(full_name), attribute)
+    except AttributeError:
+        raise ImportError(f"module {full_name!r} has no {attribute!r}") from None

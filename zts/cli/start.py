@@ -1,0 +1,24 @@
+"""Start broker, HTTP servers and a node agent on this host, and load the models."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from zts.config import add_server_arguments, load_settings
+from zts.supervisor.start import StartOptions, remembered_command, start
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``zts start``."""
+    parser.add_argument("--foreground", action="store_true", help="stay in the terminal; Ctrl-C stops everything")
+    add_server_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start, and return when the instance is up; with ``--foreground``, when it has ended."""
+    settings, warnings = load_settings(args, os.environ)
+    command = remembered_command(args, os.environ)
+    return start(settings, warnings, StartOptions(foreground=args.foreground, command=command))

@@ -1,0 +1,175 @@
+"""Which handler answers which request, for one address. Implements Tornado's ``HTTPServerConnectionDelegate``.
+
+An address serves one or more *surfaces* (inference, management, metrics); equal addresses share one server, and the
+first surface that knows a path has it. Handlers are coroutines that return an ``Answer`` or raise a ``ZtsError``; a
+surface may also take an exchange over and answer it later, which the hot path does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from tornado import httputil
+
+from zts.errors import MethodNotAllowed, ResourceNotFound, ZtsError
+from zts.http.access_log import AccessLog
+from zts.http.exchange import Exchange
+from zts.http.parsing import segments_of
+from zts.http.responses import Answer, cors_lines, error_answer
+from zts.settings import Settings
+
+__all__ = ["Application", "Handler", "Surface", "Tally", "method_not_allowed"]
+
+_log = logging.getLogger("zts.http")
+
+_PREDICTOR_PATHS = ("/predictions/", "/explanations/")
+
+Handler = Callable[[Exchange], Awaitable[Answer]]
+
+
+class Surface(Protocol):
+    """One of the APIs."""
+
+    def find(self, method: str, segments: Sequence[str]) -> Handler | None:
+        """Return who handles a path (decoded, without its first slash), or None if the path is not of this API.
+
+        Raises:
+            MethodNotAllowed: If the path is, but not with this method.
+        """
+
+
+class Predictor(Protocol):
+    """Who takes ``/predictions/…`` exchanges over."""
+
+    def take(self, exchange: Exchange) -> None:
+        """Answer the exchange, now or later.
+
+        Raises:
+            ZtsError: If it cannot be taken; nothing was answered then.
+        """
+
+
+class Tally:
+    """Counts of this process that travel with its beats."""
+
+    def __init__(self) -> None:
+        self._by_class = [0] * 10
+        self.too_large = 0
+        self.cancelled = 0
+
+    def answered(self, status: int) -> None:
+        """Count one answer."""
+        if status == 413:
+            self.too_large += 1
+        self._by_class[min(status // 100, 9)] += 1
+
+    def counters(self) -> dict[str, int]:
+        """Return all counts by name."""
+        counts = self._by_class
+        return {
+            "requests_2xx": counts[2],
+            "requests_3xx": counts[3],
+            "requests_4xx": counts[4],
+            "requests_5xx": counts[5],
+            "requests_too_large": self.too_large,
+            "requests_cancelled": self.cancelled,
+        }
+
+
+def method_not_allowed() -> MethodNotAllowed:
+    """Return TorchServe's 405."""
+    return MethodNotAllowed("Requested method is not allowed, please refer to API document.")
+
+
+class Application(httputil.HTTPServerConnectionDelegate):
+    """Route the requests of one address.
+
+    Args:
+        settings: Limits and CORS.
+        surfaces: Asked in order.
+        predictor: Takes the prediction routes over; None where the inference API is not served.
+        tally: Counts of the process.
+
+    Attributes:
+        is_draining: Answers end their connections.
+        open_count: Requests without an answer.
+    """
+
+    def __init__(
+        self, settings: Settings, surfaces: Sequence[Surface], predictor: Predictor | None, tally: Tally
+    ) -> None:
+        self.max_request_bytes = settings.max_request_bytes
+        self.cors = cors_lines(settings)
+        self.is_draining = False
+        self.open_count = 0
+        self._surfaces = surfaces
+        self._predictor = predictor
+        self._tally = tally
+        self._access = AccessLog(settings.access_log)
+        self._log_access = self._access.is_on
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start_request(self, server_conn: object, request_conn: Any) -> Exchange:
+        """Return the delegate of the next request on a connection."""
+        return Exchange(self, request_conn)
+
+    def dispatch(self, exchange: Exchange) -> None:
+        """Answer a complete request; nothing is raised."""
+        if self._predictor is not None and exchange.path.startswith(_PREDICTOR_PATHS) and exchange.method != "OPTIONS":
+            try:
+                self._predictor.take(exchange)
+            except ZtsError as exc:
+                exchange.answer(error_answer(exc))
+            except Exception:
+                exchange.answer(_unexpected(exchange))
+            return
+        task = asyncio.get_running_loop().create_task(self._run(exchange))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, exchange: Exchange) -> None:
+        try:
+            answer = await self._find(exchange)(exchange)
+        except ZtsError as exc:
+            answer = error_answer(exc)
+        except Exception:
+            answer = _unexpected(exchange)
+        exchange.answer(answer)
+
+    def _find(self, exchange: Exchange) -> Handler:
+        segments = segments_of(exchange.path)
+        refused: MethodNotAllowed | None = None
+        for surface in self._surfaces:
+            try:
+                handler = surface.find(exchange.method, segments)
+            except MethodNotAllowed as exc:
+                # Another surface of this address may know the path with this method.
+                refused = refused or exc
+                continue
+            if handler is not None:
+                return handler
+        if refused is not None:
+            raise refused
+        raise ResourceNotFound("Requested resource is not found, please refer to API document.")
+
+    def opened(self, exchange: Exchange) -> None:
+        """A request's head is there."""
+        self.open_count += 1
+
+    def answered(self, exchange: Exchange, status: int) -> None:
+        """An answer was written."""
+        self._tally.answered(status)
+        if self._log_access:
+            self._access.answered(exchange, status)
+
+    def closed(self, exchange: Exchange) -> None:
+        """An answer has left, or its client has."""
+        self.open_count -= 1
+
+
+def _unexpected(exchange: Exchange) -> Answer:
+    _log.exception("%s %s failed", exchange.method, exchange.path, extra={"request_id": exchange.request_id})
+    return error_answer(ZtsError("Internal server error; the server's log has the cause under this request id."))

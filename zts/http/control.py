@@ -1,0 +1,118 @@
+"""Requests to the broker that wait for their reply, on top of the control channel. Used by the link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from zts.clock import monotonic
+from zts.errors import BrokerUnavailable, error_from_wire
+from zts.http.channel import Channel
+from zts.wire.messages import Reply, Request
+
+__all__ = ["Control"]
+
+
+class _Pending:
+    __slots__ = ("added_at", "reply", "request")
+
+    def __init__(self, request: Request, reply: asyncio.Future[Reply], added_at: float) -> None:
+        self.request = request
+        self.reply = reply
+        self.added_at = added_at
+
+
+class Control:
+    """Match replies with requests; requests that a broker did not answer are sent again when it is back.
+
+    Args:
+        channel: The control socket.
+        loop: The running loop.
+        wait_s: How long a request waits while there is no broker.
+
+    Attributes:
+        is_welcome: The broker takes requests. Set to False by the link when it does not any more.
+    """
+
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop, *, wait_s: float) -> None:
+        self.channel = channel
+        self._loop = loop
+        self._wait_s = wait_s
+        self._is_welcome = False
+        self._away_since = monotonic()
+        self._pending: dict[int, _Pending] = {}
+        self._next_id = 1
+
+    @property
+    def is_welcome(self) -> bool:
+        """True while the broker takes requests."""
+        return self._is_welcome
+
+    @is_welcome.setter
+    def is_welcome(self, value: bool) -> None:
+        if self._is_welcome and not value:
+            self._away_since = monotonic()
+        self._is_welcome = value
+
+    def on_welcome(self) -> None:
+        """Send all that waits."""
+        self._is_welcome = True
+        for pending in self._pending.values():
+            self.channel.send(pending.request)
+
+    def on_reply(self, reply: Reply) -> None:
+        """Hand the reply to whoever asked; one that nobody waits for is dropped."""
+        pending = self._pending.pop(reply.request_id, None)
+        if pending is not None and not pending.reply.done():
+            pending.reply.set_result(reply)
+
+    async def request(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Reply:
+        """Return the reply to ``verb``.
+
+        Raises:
+            BrokerUnavailable: If there is no broker or it did not reply in time.
+            ZtsError: What the broker answered, from status 400 up.
+        """
+        request = Request(self._next_id, verb, int(timeout_s * 1000), args)
+        self._next_id += 1
+        pending = _Pending(request, self._loop.create_future(), monotonic())
+        self._pending[request.request_id] = pending
+        try:
+            if self._is_welcome:
+                self.channel.send(request)
+            reply = await asyncio.wait_for(pending.reply, timeout_s)
+        except TimeoutError:
+            if not self._is_welcome:
+                raise _no_broker(self.channel.address) from None
+            raise BrokerUnavailable(f"The broker did not answer '{verb}' within {timeout_s:g} s.") from None
+        finally:
+            self._pending.pop(request.request_id, None)
+        if reply.status >= 400:
+            raise _error(reply)
+        return reply
+
+    def expire(self, now: float) -> None:
+        """Fail the requests that waited too long for a broker."""
+        if self._is_welcome:
+            return
+        for pending in list(self._pending.values()):
+            if max(pending.added_at, self._away_since) + self._wait_s <= now and not pending.reply.done():
+                pending.reply.set_exception(_no_broker(self.channel.address))
+
+    def fail_all(self, text: str) -> None:
+        """Fail every request that waits."""
+        for pending in self._pending.values():
+            if not pending.reply.done():
+                pending.reply.set_exception(BrokerUnavailable(text))
+
+
+def _no_broker(address: str) -> BrokerUnavailable:
+    return BrokerUnavailable(f"No broker at {address}: nothing answers there. Is 'zts broker' running?")
+
+
+def _error(reply: Reply) -> Exception:
+    code = str(reply.body.get("code", ""))
+    message = str(reply.body.get("message", ""))
+    type_name = reply.body.get("type")
+    return error_from_wire(code, message, reply.status, type_name if isinstance(type_name, str) else None)

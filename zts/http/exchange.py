@@ -1,0 +1,209 @@
+"""One HTTP request and its answer, on Tornado's ``HTTPMessageDelegate`` interface.
+
+Whatever parses HTTP below calls ``headers_received``, ``data_received``, ``finish`` and ``on_connection_close``; the
+answer leaves through the connection's ``write`` and ``finish``. A body that is too large is refused as soon as that is
+known, and the rest of it is thrown away as it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from tornado import httputil
+
+from zts.clock import monotonic
+from zts.http.parsing import HeaderPairs, is_sane_request_id, query_parameters, spelled_headers
+from zts.http.responses import Answer, response_head
+
+if TYPE_CHECKING:
+    from zts.http.app import Application
+
+__all__ = ["Exchange"]
+
+# Larger bodies are written on their own instead of being copied behind the head.
+_JOIN_BYTES: Final = 64 * 1024
+# How much of a refused body is read and thrown away, so that the client gets to read the refusal.
+_MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024
+_TOO_LARGE: Final = b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n"
+
+
+class Exchange(httputil.HTTPMessageDelegate):
+    """A request as it comes in, and the way to answer it once.
+
+    Attributes:
+        method, path, query: Of the request line; ``path`` is still percent-encoded.
+        version: ``HTTP/1.1`` or ``HTTP/1.0``.
+        headers: Lookup without case.
+        body: Complete once the request is dispatched.
+        request_id: The client's if it is sane, else a new UUID.
+        on_gone: Called if the client goes away before the answer.
+    """
+
+    def __init__(self, app: Application, connection: Any) -> None:
+        self._app = app
+        self._connection = connection
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._is_open = False  # between headers and answer
+        self._is_refused = False
+        self._closes = False
+        self._head = b""
+        self.method = ""
+        self.path = ""
+        self.query = ""
+        self.version = ""
+        self.headers = httputil.HTTPHeaders()
+        self.body = b""
+        self.request_id = ""
+        self.started_at = 0.0
+        self.on_gone: Callable[[], None] | None = None
+        self._keep_spelling(connection)
+
+    def _keep_spelling(self, connection: Any) -> None:
+        # Tornado's parser changes the case of names, but handlers look them up as the client wrote them. Its hook is
+        # private: without it (another parser, a later Tornado) handlers see Tornado's spelling.
+        parse = getattr(connection, "_parse_headers", None)
+        if parse is None:
+            return
+
+        def parse_and_keep(head: bytes) -> Any:
+            self._head = head
+            return parse(head)
+
+        connection._parse_headers = parse_and_keep
+
+    # ------------------------------------------------------------ coming in
+
+    def headers_received(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> None:
+        """Take the head; refuse a body whose declared length is too large."""
+        assert isinstance(start_line, httputil.RequestStartLine)
+        self.started_at = monotonic()
+        self.method = start_line.method
+        self.version = start_line.version
+        target = start_line.path
+        if not target.startswith("/") and "://" in target:
+            # The absolute form, as proxies send it.
+            target = "/" + target.split("://", 1)[1].partition("/")[2]
+        self.path, _, self.query = target.partition("?")
+        self.headers = headers
+        given = headers.get("X-Request-Id")
+        self.request_id = given if given and is_sane_request_id(given) else str(uuid4())
+        self._closes = not self._may_keep_alive()
+        self._is_open = True
+        self._app.opened(self)
+        self._connection.set_close_callback(self._gone)
+        length = headers.get("Content-Length")
+        if length is not None and length.isdigit() and int(length) > self._app.max_request_bytes:
+            self._refuse(is_chunked=False)
+
+    def _may_keep_alive(self) -> bool:
+        wish = self.headers.get("Connection")
+        if self.version == "HTTP/1.1":
+            return wish is None or wish.lower() != "close"
+        # Ending the connection is always right for an old client, and Tornado's rule is not told to us.
+        return False
+
+    def data_received(self, chunk: bytes) -> None:
+        """Take a piece of the body, or throw it away if the request was refused."""
+        self._size += len(chunk)
+        if self._is_refused:
+            if self._size > self._app.max_request_bytes + _MAX_DISCARDED_BYTES:
+                self._connection.close()
+        elif self._size > self._app.max_request_bytes:
+            self._refuse(is_chunked=True)
+        else:
+            self._chunks.append(chunk)
+
+    def finish(self) -> None:
+        """The request is complete: dispatch it."""
+        chunks = self._chunks
+        if self._is_refused:
+            if self._closes:
+                self._connection.close()
+            else:
+                self._connection.finish()
+            return
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self._app.dispatch(self)
+
+    def on_connection_close(self) -> None:
+        """The client went away before its request was complete."""
+        self._gone()
+
+    def _gone(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._chunks = []
+        self._app.closed(self)
+        if self.on_gone is not None:
+            self.on_gone()
+
+    # ------------------------------------------------------------ what handlers ask
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Query parameters; the last one of a name wins."""
+        return query_parameters(self.query)
+
+    def header_pairs(self) -> HeaderPairs:
+        """Return the headers in the client's spelling and order, repeated ones repeatedly."""
+        return spelled_headers(self._head) if self._head else list(self.headers.get_all())
+
+    @property
+    def peer(self) -> str:
+        """Address of the client, as in TorchServe's access log."""
+        address = getattr(getattr(self._connection, "context", None), "address", None)
+        if isinstance(address, tuple) and len(address) >= 2:
+            return f"/{address[0]}:{address[1]}"
+        return "/unix"
+
+    # ------------------------------------------------------------ going out
+
+    def answer(self, answer: Answer) -> None:
+        """Write the answer; nothing happens if the client has gone or was answered."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self.on_gone = None
+        status = answer.status
+        body = answer.body
+        close = self._closes or status >= 400 or self._app.is_draining
+        has_body = status not in (204, 304)
+        head = response_head(answer, self.request_id, len(body) if has_body else None, close=close, cors=self._app.cors)
+        if self.method == "HEAD" or not has_body:
+            body = b""
+        connection = self._connection
+        if len(body) <= _JOIN_BYTES:
+            written = connection.write(head + body)
+        else:
+            connection.write(head)
+            written = connection.write(memoryview(body))
+        if close:
+            # Not connection.finish(): that would wait for the next request.
+            written.add_done_callback(lambda _: connection.close())
+        else:
+            connection.finish()
+        self._app.answered(self, status)
+        if written.done():
+            self._app.closed(self)
+        else:
+            written.add_done_callback(lambda _: self._app.closed(self))
+
+    def _refuse(self, *, is_chunked: bool) -> None:
+        """Answer 413 as TorchServe does: no body, no other header."""
+        self._is_refused = True
+        self._is_open = False
+        self._chunks = []
+        self._closes = self._closes or is_chunked
+        self._connection.write(_TOO_LARGE + (b"connection: close\r\n\r\n" if is_chunked else b"\r\n"))
+        self._app.answered(self, 413)
+        self._app.closed(self)
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            # The body was not sent yet and never will be; ending the connection says so.
+            self._connection.finish()

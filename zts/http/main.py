@@ -1,0 +1,178 @@
+"""The HTTP server process: bind, connect to the broker, serve until SIGTERM, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from tornado.httpserver import HTTPServer
+
+from zts.clock import monotonic
+from zts.errors import BrokerUnavailable, ConfigError
+from zts.http.addresses import BoundAddress, bind_all
+from zts.http.api_description import ApiDescription
+from zts.http.app import Application, Surface, Tally
+from zts.http.health import Health
+from zts.http.inference import Inference, Predictor
+from zts.http.link import BrokerLink
+from zts.http.management import Management
+from zts.http.metrics import Metrics
+from zts.http.zmq_link import ZmqLink
+from zts.settings import Settings
+
+__all__ = ["HttpService", "run"]
+
+_log = logging.getLogger("zts.http")
+
+# Bodies are bounded by the exchange, which answers 413; Tornado would answer a bare 400.
+_MAX_BODY_BYTES: Final = 1 << 50
+_HEAD_BYTES: Final = 64 * 1024
+_STOP_POLL_S: Final = 0.02
+
+
+class HttpService:
+    """The servers of one process, on a running loop.
+
+    Args:
+        settings: Addresses and limits.
+        index: Number of this process among ``http_processes``.
+    """
+
+    def __init__(self, settings: Settings, index: int) -> None:
+        self._settings = settings
+        self._index = index
+        self._tally = Tally()
+        self._servers: list[HTTPServer] = []
+        self._apps: list[Application] = []
+        self._bound: list[BoundAddress] = []
+        self._link: ZmqLink | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Bind, connect and serve.
+
+        Raises:
+            ConfigError: If an address cannot be bound.
+            BrokerUnavailable: If a broker endpoint is no address.
+        """
+        self._bound = bind_all(self._settings, self._index)
+        info = {"pid": os.getpid(), "addresses": [row.url for row in self._bound]}
+        self._link = ZmqLink(
+            endpoints=self._settings.endpoints,
+            peer_id=f"http-{self._index}-{uuid4().hex[:12]}",
+            heartbeat_s=self._settings.heartbeat_s,
+            heartbeat_misses=self._settings.heartbeat_misses,
+            hello_info=info,
+            beat_counters=self._tally.counters,
+        )
+        self._link.start(loop)
+        predictor = Predictor(self._link, self._tally)
+        for row in self._bound:
+            app = _application(self._settings, row.surfaces, self._link, predictor, self._tally)
+            server = HTTPServer(app, xheaders=False, max_body_size=_MAX_BODY_BYTES, max_header_size=_HEAD_BYTES)
+            server.add_sockets(row.sockets)
+            self._apps.append(app)
+            self._servers.append(server)
+            _log.info("%s API on %s", " and ".join(row.surfaces), row.url)
+        self._write_addresses()
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """Bound URL of each API."""
+        return {surface: row.url for row in self._bound for surface in row.surfaces}
+
+    @property
+    def link(self) -> ZmqLink:
+        """The way to the broker; there once started."""
+        assert self._link is not None
+        return self._link
+
+    async def stop(self) -> None:
+        """Accept nothing more, let open requests finish within ``drain_timeout_s``, close everything."""
+        for server in self._servers:
+            server.stop()
+        for app in self._apps:
+            app.is_draining = True
+        deadline = monotonic() + self._settings.drain_timeout_s
+        while (left := sum(app.open_count for app in self._apps)) and monotonic() < deadline:
+            await asyncio.sleep(_STOP_POLL_S)
+        if left:
+            _log.warning("%d requests were still open after %g s", left, self._settings.drain_timeout_s)
+        for server in self._servers:
+            await server.close_all_connections()
+        if self._link is not None:
+            self._link.close()
+        with contextlib.suppress(OSError):
+            self._addresses_path().unlink()
+        for row in self._bound:
+            if row.url.startswith("unix:"):
+                with contextlib.suppress(OSError):
+                    os.unlink(row.url[len("unix:") :])
+
+    def _addresses_path(self) -> Path:
+        return Path(self._settings.runtime_dir) / f"http-{self._index}.json"
+
+    def _write_addresses(self) -> None:
+        path = self._addresses_path()
+        temporary = path.with_suffix(".tmp")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"pid": os.getpid(), **self.addresses}), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as exc:
+            _log.warning("%s cannot be written: %s", path, exc.strerror)
+
+
+def _application(
+    settings: Settings, surfaces: Sequence[str], link: BrokerLink, predictor: Predictor, tally: Tally
+) -> Application:
+    """Return the application of one address.
+
+    On a shared address the inference API is asked first: of its paths only ``GET /models/{m}/ready`` could also be
+    read as management's, and probes mean the former.
+    """
+    routes: list[Surface] = [ApiDescription(surfaces)]
+    if "inference" in surfaces:
+        routes.append(Inference(Health(link), link))
+    if "management" in surfaces:
+        routes.append(Management(settings, link))
+    if "metrics" in surfaces:
+        routes.append(Metrics(link, tally.counters))
+    return Application(settings, routes, predictor if "inference" in surfaces else None, tally)
+
+
+def run(settings: Settings, index: int) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 if an address cannot be used."""
+    try:
+        import uvloop
+    except ImportError:  # not there on every platform; asyncio's own loop does the same, slower
+        new_loop: Any = asyncio.new_event_loop
+    else:
+        new_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(_serve(settings, index))
+
+
+async def _serve(settings: Settings, index: int) -> int:
+    loop = asyncio.get_running_loop()
+    service = HttpService(settings, index)
+    try:
+        service.start(loop)
+    except (ConfigError, BrokerUnavailable) as exc:
+        print(f"zts http: {exc.public_message}", file=sys.stderr)
+        return 1
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    _log.info("stopping")
+    await service.stop()
+    return 0

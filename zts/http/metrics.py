@@ -1,0 +1,190 @@
+"""The metrics API: ``/metrics`` in Prometheus text, made at each scrape from the broker's figures."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from zts.errors import ZtsError
+from zts.http.app import Handler, method_not_allowed
+from zts.http.exchange import Exchange
+from zts.http.link import BrokerLink
+from zts.http.responses import Answer
+
+__all__ = ["Metrics", "families_of", "render"]
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_TIMEOUT_S: Final = 5.0
+_US: Final = 1e6
+
+# TorchServe's counters have no ``_total`` behind their name, but the library writes it.
+_BARE_COUNTERS: Final = (
+    "Requests2XX",
+    "Requests4XX",
+    "Requests5XX",
+    "ts_queue_latency_microseconds",
+)
+
+Stats = Mapping[str, Any]
+
+
+class Metrics:
+    """Routes of the metrics port.
+
+    Args:
+        link: Way to the broker.
+        own_counters: This process's counters, for a scrape without a broker.
+    """
+
+    def __init__(self, link: BrokerLink, own_counters: Callable[[], Mapping[str, int]]) -> None:
+        self._link = link
+        self._own_counters = own_counters
+        self._hostname = socket.gethostname()
+
+    def find(self, method: str, segments: Sequence[str]) -> Handler | None:
+        """Return who handles a path of this API."""
+        if list(segments) != ["metrics"]:
+            return None
+        if method not in ("GET", "HEAD"):
+            raise method_not_allowed()
+        return self._metrics
+
+    async def _metrics(self, exchange: Exchange) -> Answer:
+        # On the same socket and in this order, so that the broker's sum holds our counts of now.
+        self._link.beat()
+        try:
+            stats: Stats = (await self._link.request("stats", {}, _TIMEOUT_S)).body
+            is_up = True
+        except ZtsError:
+            stats, is_up = {}, False
+        http = stats.get("http") or self._own_counters()
+        names = frozenset(value for key, value in parse_qsl(exchange.query) if key == "name[]")
+        families = families_of({**stats, "http": http}, self._hostname, is_up)
+        return Answer(200, render(families, names), CONTENT_TYPE)
+
+
+class _Given(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def render(families: Iterable[Metric], names: frozenset[str] = frozenset()) -> bytes:
+    """Return the families as Prometheus text, only those in ``names`` if there are any."""
+    registry = CollectorRegistry(auto_describe=False)
+    wanted = [family for family in families if not names or _names_of(family) & names]
+    registry.register(_Given(wanted))
+    text = generate_latest(registry)
+    for name in _BARE_COUNTERS:
+        text = text.replace(f"{name}_total".encode(), name.encode())
+    return text
+
+
+def _names_of(family: Metric) -> set[str]:
+    return {family.name, f"{family.name}_total"} | {sample.name for sample in family.samples}
+
+
+def families_of(stats: Stats, hostname: str, is_up: bool) -> Iterator[Metric]:
+    """Yield all metric families for a reply of ``stats`` (docs/ARCHITECTURE.md).
+
+    Args:
+        stats: The reply's body, with the HTTP processes' counters under ``http``.
+        hostname: For TorchServe's labels.
+        is_up: Whether the broker answered.
+    """
+    http = stats.get("http", {})
+    for kind in ("2XX", "4XX", "5XX"):
+        family = CounterMetricFamily(
+            f"Requests{kind}", "Torchserve prometheus counter metric with unit: Count", labels=("Level", "Hostname")
+        )
+        family.add_metric(("Host", hostname), http.get(f"requests_{kind.lower()}", 0))
+        yield family
+    yield from _model_families(stats.get("models", ()), hostname)
+    yield _workers(stats.get("workers", ()))
+    for name, text, counts in (
+        ("zts_broker_events", "Events that the broker counted", stats.get("counters", {})),
+        ("zts_http_events", "Events that the HTTP servers counted", http),
+    ):
+        events = CounterMetricFamily(name, text, labels=("event",))
+        for event, count in sorted(counts.items()):
+            events.add_metric((event,), count)
+        yield events
+    yield GaugeMetricFamily("zts_broker_up", "1 if the broker answered this scrape", value=int(is_up))
+
+
+def _model_families(models: Sequence[Stats], hostname: str) -> Iterator[Metric]:
+    ts_labels = ("model_name", "model_version", "hostname")
+    requests = CounterMetricFamily(
+        "ts_inference_requests", "Torchserve prometheus counter metric with unit: Count", labels=ts_labels
+    )
+    latency = CounterMetricFamily(
+        "ts_queue_latency_microseconds",
+        "Torchserve prometheus counter metric with unit: Microseconds",
+        labels=ts_labels,
+    )
+    for model in models:
+        labels = (str(model["name"]), str(model["version"]), hostname)
+        requests.add_metric(labels, model.get("requests", 0))
+        latency.add_metric(labels, round(model.get("queue_s", {}).get("sum", 0.0) * _US))
+    yield requests
+    yield latency
+    yield _answers(models)
+    for key, name, text in (
+        ("queued", "zts_queued_jobs", "Jobs that wait for a worker"),
+        ("queued_bytes", "zts_queued_bytes", "Bytes of the jobs that wait for a worker"),
+        ("running", "zts_running_jobs", "Jobs that workers hold"),
+    ):
+        gauge = GaugeMetricFamily(name, text, labels=("model_name", "model_version"))
+        for model in models:
+            gauge.add_metric((str(model["name"]), str(model["version"])), model.get(key, 0))
+        yield gauge
+    for key, name, text in (
+        ("queue_s", "zts_queue_seconds", "Time of a job from its arrival to a worker"),
+        ("run_s", "zts_batch_run_seconds", "Time of a batch in the handler"),
+        ("batch_size", "zts_batch_size", "Jobs in a batch"),
+    ):
+        yield _histogram(models, key, name, text)
+
+
+def _answers(models: Sequence[Stats]) -> Metric:
+    family = CounterMetricFamily("zts_answers", "Answers by status", labels=("model_name", "model_version", "status"))
+    for model in models:
+        for status, count in sorted(model.get("answers", {}).items()):
+            family.add_metric((str(model["name"]), str(model["version"]), str(status)), count)
+    return family
+
+
+def _histogram(models: Sequence[Stats], key: str, name: str, text: str) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=("model_name", "model_version"))
+    for model in models:
+        raw = model.get(key)
+        if not raw:
+            continue
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        counts = list(raw["counts"])
+        for bound, count in zip(raw["bounds"], counts, strict=False):
+            total += count
+            buckets.append((f"{float(bound):g}", total))
+        buckets.append(("+Inf", raw["count"]))
+        family.add_metric((str(model["name"]), str(model["version"])), buckets, raw["sum"])
+    return family
+
+
+def _workers(workers: Sequence[Stats]) -> Metric:
+    family = GaugeMetricFamily("zts_workers", "Workers by state", labels=("model_name", "model_version", "state"))
+    counts: dict[tuple[str, str, str], int] = {}
+    for worker in workers:
+        key = (str(worker["name"]), str(worker["version"]), str(worker["state"]))
+        counts[key] = counts.get(key, 0) + 1
+    for labels, count in sorted(counts.items()):
+        family.add_metric(labels, count)
+    return family

@@ -1,0 +1,364 @@
+"""The link to a broker process: one DEALER for jobs, one for control, on the asyncio loop.
+
+All jobs of one tick of the loop leave in one JOBS message; results come in RESULTS rows and are handed to their
+callbacks. When the broker restarts, both sockets say HELLO again and everything without an answer is sent again with
+the time that remains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import zmq
+
+from zts.clock import monotonic, wall_time_s
+from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
+from zts.http.channel import Channel
+from zts.http.control import Control
+from zts.http.link import BrokerLink, OnResult
+from zts.inflight import Inflight
+from zts.settings import Endpoints
+from zts.wire.frames import INLINE_BODY_BYTES, Role
+from zts.wire.heads import ResultHead, pack_result_head
+from zts.wire.messages import (
+    Beat,
+    Body,
+    Cancel,
+    Goodbye,
+    Hello,
+    Job,
+    Jobs,
+    Message,
+    Refused,
+    Reply,
+    Result,
+    Results,
+    Welcome,
+)
+
+__all__ = ["ZmqLink"]
+
+_log = logging.getLogger("zts.http.link")
+
+# Bounds of one JOBS message; the codec refuses headers above 64 MiB and more than 4096 rows.
+_MAX_ROWS: Final = 1024
+_MAX_INLINE_BYTES: Final = 16 * 1024 * 1024
+# The broker answers an expired job itself; ours is for the case that it does not.
+_DEADLINE_GRACE_S: Final = 0.5
+# How long a job waits for a broker that is away, and how many may wait.
+_BROKER_WAIT_S: Final = 30.0
+_MAX_HELD_JOBS: Final = 10_000
+
+
+class ZmqLink(BrokerLink):
+    """Reach a broker over ZeroMQ.
+
+    Args:
+        endpoints: Where the broker listens.
+        peer_id: This process's id, new at every start.
+        heartbeat_s: Pause between beats until the broker's WELCOME says another.
+        heartbeat_misses: Beats without an answer after which the broker counts as away.
+        hello_info: For HELLO on the control socket.
+        beat_counters: Asked for the counters that each beat carries.
+        broker_wait_s: How long a job waits for a broker that is away.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoints: Endpoints,
+        peer_id: str,
+        heartbeat_s: float,
+        heartbeat_misses: int,
+        hello_info: Mapping[str, Any],
+        beat_counters: Callable[[], Mapping[str, int]],
+        broker_wait_s: float = _BROKER_WAIT_S,
+    ) -> None:
+        self._endpoints = endpoints
+        self._hello = Hello(Role.HTTP, peer_id, int(wall_time_s() * 1000), {})
+        self._hello_info = hello_info
+        self._heartbeat_s = heartbeat_s
+        self._misses = heartbeat_misses
+        self._beat_counters = beat_counters
+        self._broker_wait_s = broker_wait_s
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._inflight = Inflight()
+        self._next_id = 1
+        self._queue: list[Job] = []
+        self._cancelled: list[int] = []
+        self._flush_is_due = False
+        self._is_welcome = False
+        self._away_since = monotonic()
+        self._heard_at = self._away_since
+        self._refusal = ""
+        self._unknown_results = 0
+        self._resent_jobs = 0
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tick_handle: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Connect both sockets and begin to beat.
+
+        Raises:
+            BrokerUnavailable: If an endpoint is no address.
+        """
+        self._loop = loop
+        self._data = Channel(self._context, self._endpoints.client, loop, self._on_data, self._on_data_link)
+        control = Channel(self._context, self._endpoints.control, loop, self._on_control, self._on_control_link)
+        self._control = Control(control, loop, wait_s=min(self._broker_wait_s, 5.0))
+        self._tick_handle = loop.call_later(self._heartbeat_s, self._tick)
+
+    def close(self) -> None:
+        """Say GOODBYE and close the sockets; what is unanswered gets a ``no_broker`` result."""
+        for handle in (self._tick_handle, self._expiry):
+            if handle is not None:
+                handle.cancel()
+        goodbye = Goodbye(self._hello.peer_id, self._hello.epoch, "stopping")
+        self._data.send(goodbye)
+        self._control.channel.send(goodbye)
+        for entry in self._inflight.take_all():
+            entry.waiter(_error_result(entry.job.job_id, "The server is stopping.", BrokerUnavailable))
+        self._control.fail_all("The server is stopping.")
+        self._data.close()
+        self._control.channel.close()
+        self._context.term()
+
+    @property
+    def is_ready(self) -> bool:
+        """True while a broker takes jobs."""
+        return self._is_welcome
+
+    def counters(self) -> Mapping[str, int]:
+        """Return what was counted about the link."""
+        return {
+            "unknown_results": self._unknown_results,
+            "resent_jobs": self._resent_jobs,
+            "bad_messages": self._data.bad_messages + self._control.channel.bad_messages,
+        }
+
+    # ------------------------------------------------------------ jobs
+
+    def submit(
+        self, model: str, version: str, priority: int, timeout_ms: int, head: bytes, body: Body, on_result: OnResult
+    ) -> int:
+        """Queue a job; all of this tick leave together."""
+        job_id = self._next_id
+        self._next_id = job_id + 1
+        now = monotonic()
+        deadline = now + timeout_ms / 1000 + _DEADLINE_GRACE_S if timeout_ms else None
+        job = Job(job_id, model, version, priority, timeout_ms, head, body)
+        self._inflight.add(job, deadline, now, on_result)
+        self._queue.append(job)
+        self._flush_soon()
+        if deadline is not None:
+            self._arm(deadline)
+        return job_id
+
+    def cancel(self, job_id: int) -> None:
+        """Forget the job, and tell the broker if it may have it."""
+        if self._inflight.cancel(job_id) is not None:
+            self._cancelled.append(job_id)
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        queue, self._queue = self._queue, []
+        cancelled, self._cancelled = self._cancelled, []
+        if not self._is_welcome:
+            # Whoever waits is in flight and leaves with the WELCOME.
+            if len(self._inflight) > _MAX_HELD_JOBS:
+                self._fail([job.job_id for job in queue], self._no_broker_text())
+            return
+        if cancelled:
+            gone = set(cancelled)
+            queue = [job for job in queue if job.job_id not in gone]
+        self._send_jobs(queue)
+        for start in range(0, len(cancelled), _MAX_ROWS):
+            self._data.send(Cancel(cancelled[start : start + _MAX_ROWS]))
+
+    def _send_jobs(self, jobs: Sequence[Job]) -> None:
+        if len(jobs) < _MAX_ROWS // 4:
+            # Small enough whatever the bodies are: 256 of 32 KiB and heads of at most 64 KiB.
+            if jobs:
+                self._data.send(Jobs(jobs))
+            return
+        for part in _split(jobs):
+            self._data.send(Jobs(part))
+
+    def _resend(self) -> None:
+        jobs = self._inflight.unanswered(monotonic())
+        self._queue.clear()  # all of it is in flight
+        self._resent_jobs += len(jobs)
+        self._send_jobs(jobs)
+
+    def _answer(self, result: Result) -> None:
+        entry = self._inflight.take(result.item_id)
+        if entry is None:
+            self._unknown_results += 1
+            return
+        try:
+            entry.waiter(result)
+        except Exception:
+            _log.exception("the answer to job %d could not be passed on", result.item_id)
+
+    # ------------------------------------------------------------ messages
+
+    def _on_data_link(self, is_up: bool) -> None:
+        if is_up:
+            self._data.send(self._hello)
+        else:
+            self._lose("the broker closed the connection")
+
+    def _on_control_link(self, is_up: bool) -> None:
+        if is_up:
+            self._say_hello_on_control()
+        else:
+            self._control.is_welcome = False
+
+    def _say_hello_on_control(self) -> None:
+        hello = Hello(self._hello.role, self._hello.peer_id, self._hello.epoch, self._hello_info)
+        self._control.channel.send(hello)
+
+    def _on_data(self, message: Message) -> None:
+        self._heard_at = monotonic()
+        if isinstance(message, Results):
+            for row in message.rows:
+                self._answer(row)
+        elif isinstance(message, Welcome):
+            if not self._is_welcome:
+                _log.info("broker %s takes jobs at %s", message.broker_id, self._endpoints.client)
+            self._is_welcome = True
+            self._refusal = ""
+            self._resend()
+        elif isinstance(message, Refused):
+            self._refused(message)
+
+    def _on_control(self, message: Message) -> None:
+        self._heard_at = monotonic()
+        if isinstance(message, Reply):
+            self._control.on_reply(message)
+        elif isinstance(message, Welcome):
+            if message.heartbeat_ms:
+                self._heartbeat_s = message.heartbeat_ms / 1000
+            self._control.on_welcome()
+        elif isinstance(message, Refused):
+            self._refused(message)
+
+    def _refused(self, message: Refused) -> None:
+        if message.code == "say_hello":
+            # It was restarted: neither socket is known there any more. Jobs wait for the next WELCOME.
+            self._is_welcome = False
+            self._control.is_welcome = False
+            self._data.send(self._hello)
+            self._say_hello_on_control()
+            return
+        if message.message != self._refusal:
+            _log.error("the broker refuses this HTTP server: %s (%s)", message.message, message.code)
+        self._refusal = message.message
+        self._lose(message.message)
+
+    def _lose(self, reason: str) -> None:
+        if self._is_welcome:
+            _log.warning("no broker at %s: %s; %d jobs wait", self._endpoints.client, reason, len(self._inflight))
+            self._away_since = monotonic()
+        self._is_welcome = False
+
+    # ------------------------------------------------------------ time
+
+    def beat(self) -> None:
+        """Send a beat with the present counters."""
+        counters = {**self._beat_counters(), **self.counters()}
+        if self._control.is_welcome:
+            self._control.channel.send(Beat(self._hello.peer_id, self._hello.epoch, {"counters": counters}))
+
+    def _tick(self) -> None:
+        self._tick_handle = self._loop.call_later(self._heartbeat_s, self._tick)
+        now = monotonic()
+        if self._is_welcome and now - self._heard_at > self._heartbeat_s * self._misses:
+            self._control.is_welcome = False
+            self._lose(f"nothing heard for {now - self._heard_at:.1f} s")
+        # A HELLO may have met a broker that was about to end: repeat it until there is a WELCOME.
+        if not self._is_welcome and self._data.is_up:
+            self._data.send(self._hello)
+        if not self._control.is_welcome and self._control.channel.is_up:
+            self._say_hello_on_control()
+        self.beat()
+        self._control.expire(now)
+        if not self._is_welcome:
+            self._fail(self._waited_too_long(now), self._no_broker_text())
+
+    def _waited_too_long(self, now: float) -> list[int]:
+        out = []
+        for job in self._inflight.unanswered(now):
+            entry = self._inflight.get(job.job_id)
+            if entry is not None and max(entry.added_at, self._away_since) + self._broker_wait_s <= now:
+                out.append(job.job_id)
+        return out
+
+    def _arm(self, deadline: float) -> None:
+        if self._expiry is not None:
+            if self._expiry.when() <= self._expiry_time(deadline):
+                return
+            self._expiry.cancel()
+        self._expiry = self._loop.call_at(self._expiry_time(deadline), self._expire)
+
+    def _expiry_time(self, deadline: float) -> float:
+        return self._loop.time() + max(0.0, deadline - monotonic())
+
+    def _expire(self) -> None:
+        self._expiry = None
+        for job_id in self._inflight.expired(monotonic()):
+            entry = self._inflight.get(job_id)
+            if entry is None:
+                continue
+            if self._is_welcome:
+                budget_ms = entry.job.timeout_ms
+                self._fail([job_id], f"No answer within the request's budget of {budget_ms} ms.", DeadlineExceeded)
+                self._cancelled.append(job_id)
+                self._flush_soon()
+            else:
+                self._fail([job_id], self._no_broker_text())
+        following = self._inflight.next_deadline()
+        if following is not None:
+            self._arm(following)
+
+    def _no_broker_text(self) -> str:
+        why = self._refusal or "nothing answers there"
+        return f"No broker at {self._endpoints.client}: {why}. Is 'zts broker' running?"
+
+    def _fail(self, job_ids: Sequence[int], text: str, kind: type[ZtsError] = BrokerUnavailable) -> None:
+        for job_id in job_ids:
+            self._answer(_error_result(job_id, text, kind))
+
+    # ------------------------------------------------------------ requests
+
+    async def request(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Reply:
+        """Ask the broker and return its reply; errors are raised."""
+        return await self._control.request(verb, args, timeout_s)
+
+
+def _error_result(job_id: int, text: str, kind: type[ZtsError]) -> Result:
+    return Result(job_id, kind.http_status, pack_result_head(ResultHead(error=kind.code)), text.encode())
+
+
+def _split(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    part: list[Job] = []
+    size = 0
+    for job in jobs:
+        body = len(job.body)
+        row_bytes = len(job.head) + (body if body <= INLINE_BODY_BYTES else 0)
+        if part and (len(part) >= _MAX_ROWS or size + row_bytes > _MAX_INLINE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += row_bytes
+    if part:
+        yield part

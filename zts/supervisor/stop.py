@@ -1,0 +1,136 @@
+"""``zts stop``: end an instance, wait until nothing of it is left. Layer 3."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from typing import TYPE_CHECKING, Final
+
+from zts.clock import monotonic
+from zts.errors import ServerError
+from zts.supervisor.core import longest_stop_s
+from zts.supervisor.instance import Instance
+
+if TYPE_CHECKING:
+    import psutil
+
+__all__ = ["stop"]
+
+_PATIENCE_S: Final = 2.0
+_ORPHANS_S: Final = 5.0
+_PID_FILE_S: Final = 2.0
+
+
+def stop(instance: Instance, timeout_s: float | None) -> bool:
+    """End the instance and say so; return False if none was running.
+
+    Args:
+        instance: Whom.
+        timeout_s: After this time everything is killed; None: what an orderly stop may take at most.
+
+    Raises:
+        ServerError: If it cannot be ended.
+    """
+    pid = _find(instance)
+    if pid is None:
+        if instance.pid_file.exists() and not instance.is_running():
+            print("Removing orphan pid file.")
+            with contextlib.suppress(OSError):
+                instance.pid_file.unlink()
+        print("zts is not currently running.")
+        return False
+    if timeout_s is None:
+        drain_s = instance.read(instance.settings_file).get("drain_timeout_s", 30.0)
+        timeout_s = longest_stop_s(float(drain_s)) + _ORPHANS_S
+    family = _family(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        pidfd = -1
+    if pidfd >= 0:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+            if not _wait(pidfd, timeout_s):
+                family += [member for member in _family(pid) if member not in family]
+                print(f"zts did not stop within {timeout_s:g} s and is killed.", file=sys.stderr)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _wait(pidfd, _ORPHANS_S)
+                with contextlib.suppress(OSError):
+                    instance.pid_file.unlink()
+        except ProcessLookupError:
+            pass  # it ended in this moment
+        except PermissionError:
+            raise ServerError(f"zts (pid {pid}) belongs to another user") from None
+        finally:
+            os.close(pidfd)
+    _end_orphans(family)
+    print("zts has stopped.")
+    return True
+
+
+def _find(instance: Instance) -> int | None:
+    """Return the supervisor's pid; a start in progress gets a moment to write its pid file."""
+    deadline = monotonic() + _PID_FILE_S
+    while instance.is_running():
+        pid = instance.supervisor_pid()
+        if pid is not None:
+            return pid
+        if monotonic() > deadline:
+            raise ServerError(f"an instance holds {instance.lock_file}, but {instance.pid_file} does not name it")
+        select.select([], [], [], 0.02)
+    return None
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    import psutil
+
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _wait(pidfd: int, timeout_s: float) -> bool:
+    """Wait for the end of a process, with dots on a terminal when it takes long; tell whether it ended."""
+    shows = sys.stderr.isatty()
+    since = monotonic()
+    dots = False
+    ended = False
+    while not ended and (left_s := since + timeout_s - monotonic()) > 0:
+        ended = bool(select.select([pidfd], [], [], min(0.5, left_s))[0])
+        if shows and not ended and monotonic() - since > _PATIENCE_S:
+            dots = True
+            print(".", end="", file=sys.stderr, flush=True)
+    if dots:
+        print(file=sys.stderr)
+    return ended
+
+
+def _end_orphans(family: list[psutil.Process]) -> None:
+    """See that every process of the instance is gone; kill what is left.
+
+    Raises:
+        ServerError: If one survives even that.
+    """
+    import psutil
+
+    _gone, left = psutil.wait_procs(family, timeout=0.2)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    _gone, left = psutil.wait_procs(left, timeout=_ORPHANS_S)
+    alive = [process.pid for process in left if _is_alive(process)]
+    if alive:
+        raise ServerError(f"processes of this instance are still there: {alive}")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
