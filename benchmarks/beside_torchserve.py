@@ -137,8 +137,7 @@ def bench(address: str, in_flight: int, duration_s: float) -> tuple[float, float
     done = subprocess.run(
         [*ZTS, "bench", *flags, "--body-size", "100", "--json"], capture_output=True, text=True, check=True
     )
-    out = json.loads(done.stdout)
-    row = (out["rows"] if isinstance(out, dict) else out)[0]
+    row = json.loads(done.stdout)["runs"][0]
     return float(row["rps"]), float(row["p50_ms"])
 
 

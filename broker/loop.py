@@ -183,19 +183,22 @@ class BrokerLoop:
     def _drain(
         self, socket: zmq.Socket[bytes], most: int, take: Callable[[bytes, Message, float], None], now: float
     ) -> None:
-        receive, option = socket.recv, socket.getsockopt
+        receive = socket.recv
+        option: Callable[[int], Any] = socket.getsockopt
         for _ in range(most):
             # Asking first is ten times cheaper than an Again that is raised.
             if not option(zmq.EVENTS) & zmq.POLLIN:
                 return
-            connection = receive(_NOBLOCK)
-            frames: list[Body] = []
-            if option(zmq.RCVMORE):
-                frames.append(receive(_NOBLOCK))
-                while option(zmq.RCVMORE):
-                    frames.append(receive(_NOBLOCK, copy=False))
             try:
+                connection = receive(_NOBLOCK)
+                frames: list[Body] = []
+                if option(zmq.RCVMORE):
+                    frames.append(receive(_NOBLOCK))
+                    while option(zmq.RCVMORE):
+                        frames.append(receive(_NOBLOCK, copy=False))
                 take(connection, decode(frames), now)
+            except zmq.Again:
+                return
             except RemoteProtocolError as exc:
                 self._odd("bad_message", f"a message was dropped: {exc.public_message}", now)
             except Exception:

@@ -47,7 +47,6 @@ _EXIT_WORDS: Final = {
     EXIT_ORPHAN: "it had no broker for too long",
     EXIT_REFUSED: "the broker refused it",
 }
-_log = logging.getLogger("zts.node")
 _model_log = logging.getLogger("zts.model")
 
 
@@ -102,8 +101,10 @@ def worker_environment(
     return env
 
 
-def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str]) -> str:
+def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str], was_asked: bool = False) -> str:
     """Return one line that says how a process ended; ``returncode`` as of ``subprocess`` (negative: signal).
+
+    ``was_asked``: it was told to leave, so that code 0 needs no explanation.
 
     >>> exit_reason(-9, oom=False, last_lines=())
     'killed by signal 9 (SIGKILL)'
@@ -115,7 +116,7 @@ def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str]) -> str
             name = "unknown"
         text = f"killed by signal {-returncode} ({name})"
     else:
-        words = _EXIT_WORDS.get(returncode, "")
+        words = "as asked" if was_asked and returncode == EXIT_DONE else _EXIT_WORDS.get(returncode, "")
         text = f"exited with code {returncode}" + (f" ({words})" if words else "")
     if oom:
         text += "; its memory group (cgroup) ran out of memory"
@@ -165,6 +166,7 @@ class _Process:
         self.pid = popen.pid
         self.pidfd = os.pidfd_open(popen.pid)
         self.oom_before = oom_before
+        self.was_asked = False  # to leave
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.streams = {
             popen.stdout.fileno(): _Stream(popen.stdout.fileno(), "stdout"),
@@ -265,6 +267,7 @@ class Processes:
         """Ask a process to drain and leave; its own children hear nothing."""
         process = self._by_id.get(worker_id)
         if process is not None:
+            process.was_asked = True
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
 
@@ -302,14 +305,14 @@ class Processes:
                 pipe.close()
         del self._by_id[process.options.worker_id]
         lines = tuple(process.last_lines)
+        oom = oom and returncode == -signal.SIGKILL
         cause = ExitCause(
-            reason=exit_reason(returncode, oom=oom and returncode == -signal.SIGKILL, last_lines=lines),
+            reason=exit_reason(returncode, oom=oom, last_lines=lines, was_asked=process.was_asked),
             signal=-returncode if returncode < 0 else None,
             exit_code=returncode if returncode >= 0 else None,
-            oom=oom and returncode == -signal.SIGKILL,
+            oom=oom,
             last_lines=lines,
         )
-        _log.info("worker %s (pid %d): %s", process.options.worker_id, process.pid, cause.reason)
         return ProcessExited(process.options.worker_id, process.options.epoch, cause)
 
     @staticmethod

@@ -134,7 +134,9 @@ def test_errors_have_torchserves_body_and_end_the_connection() -> None:
             writer.write(b"POST /predictions/zzz HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
             answer = await read_response(reader)
             assert (answer.status, answer.reason, answer.headers["connection"]) == (404, "Not Found", "close")
-            expected = '{\n  "code": 404,\n  "type": "ModelNotFoundException",\n  "message": "Model not found: zzz"\n}\n'
+            expected = (
+                '{\n  "code": 404,\n  "type": "ModelNotFoundException",\n  "message": "Model not found: zzz"\n}\n'
+            )
             assert answer.body.decode() == expected
             assert answer.headers["content-type"] == "application/json"
             assert await asyncio.wait_for(reader.read(), 10) == b""
@@ -224,7 +226,9 @@ def test_expecting_client_is_told_to_continue() -> None:
     async def scenario() -> None:
         async with serving() as s:
             reader, writer = await asyncio.open_connection("127.0.0.1", s.port())
-            writer.write(b"POST /predictions/m HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+            writer.write(
+                b"POST /predictions/m HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+            )
             assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
             writer.write(b"hi")
             assert (await read_response(reader)).body == b"hi"

@@ -170,5 +170,3 @@ def test_addresses_that_are_understood() -> None:
 def test_unknown_host_is_named(folder: Path) -> None:
     with pytest.raises(ConfigError, match="inference_address"):
         bind_all(settings_in(folder, inference_address="http://no-such-host.invalid:1"), 0)
-
-

@@ -61,7 +61,9 @@ def call(
     headers: Mapping[str, str] | None = None,
     timeout_s: float = 30,
 ) -> Answer:
-    request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
+    # Without this urllib calls every body a form.
+    sent = {"content-type": "application/octet-stream", **(headers or {})} if data is not None else dict(headers or {})
+    request = urllib.request.Request(url, data=data, method=method, headers=sent)
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:
             return Answer(reply.status, reply.headers, reply.read())

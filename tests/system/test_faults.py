@@ -33,7 +33,7 @@ def bench(server: Server, *flags: str) -> subprocess.Popen[str]:
 
 def rows_of(done: str) -> list[dict[str, float]]:
     out = json.loads(done)
-    return list(out["rows"] if isinstance(out, dict) else out)
+    return list(out["runs"])
 
 
 def states(server: Server) -> list[str]:

@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store.mkdir()
     shutil.copy(ROOT / "model_store" / "digits.mar", store)
     make_archive(store, "echo", "echo.py", config="minWorkers: 2\nmaxWorkers: 2\nbatchSize: 4\n")
-    make_archive(store, "tricky", "tricky.py")
+    make_archive(store, "tricky", "tricky.py", config="minWorkers: 1\nmaxWorkers: 1\nprefetch: false\n")
     make_archive(store, "array", ARRAY_HANDLER)
     running = Server(folder, store, ("--models", "all"))
     running.start()
@@ -219,8 +219,7 @@ def test_zts_bench_reports_both_transports(server: Server) -> None:
             "bench", "--model", "echo", *flags, "--concurrency", "1,4", "--duration", "0.5", "--warmup", "0.1", "--json"
         )
         assert done.returncode == 0, done.stderr
-        rows = json.loads(done.stdout)
-        rows = rows["rows"] if isinstance(rows, dict) else rows
+        rows = json.loads(done.stdout)["runs"]
         assert [row["concurrency"] for row in rows] == [1, 4]
         assert all(row["errors"] == 0 for row in rows)
 

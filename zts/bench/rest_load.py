@@ -36,7 +36,6 @@ async def _measure(load: Load, progress: Callable[[float], None]) -> Measured:
     url = urllib.parse.urlsplit(load.target if "//" in load.target else f"http://{load.target}")
     if url.scheme != "http" or not url.hostname:
         raise ConfigError(f"{load.target}: expected http://host:port")
-    loop = asyncio.get_running_loop()
     measured = Measured()
     request = _request(load, url)
     connections: list[_Connection] = []
@@ -44,9 +43,8 @@ async def _measure(load: Load, progress: Callable[[float], None]) -> Measured:
     window = (started + load.warmup_s, started + load.warmup_s + load.duration_s)
     try:
         for _ in range(load.concurrency):
-            connection = _Connection(request, measured, window, loop)
-            await loop.create_connection(lambda made=connection: made, url.hostname, url.port or 80)  # type: ignore[misc]
-            connections.append(connection)
+            connections.append(_Connection(request, measured, window, (url.hostname, url.port or 80)))
+            await connections[-1].connect()
     except OSError as exc:
         for connection in connections:
             connection.close()
@@ -75,21 +73,34 @@ def _request(load: Load, url: urllib.parse.SplitResult) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """One request after the other until the window is over."""
+    """One request after the other until the window is over; connects again when the server ends a connection."""
 
     def __init__(
-        self, request: bytes, measured: Measured, window: tuple[float, float], loop: asyncio.AbstractEventLoop
+        self, request: bytes, measured: Measured, window: tuple[float, float], address: tuple[str, int]
     ) -> None:
-        self.done: asyncio.Future[None] = loop.create_future()
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
         self._request = request
         self._measured = measured
         self._window = window
+        self._address = address
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._sent_at = 0.0
+        self._is_waiting = False
+        self._reconnects: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Connect and send the first request.
+
+        Raises:
+            OSError: If nobody listens.
+        """
+        await self._loop.create_connection(lambda: self, *self._address)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
         self._send(monotonic())
 
     def data_received(self, data: bytes) -> None:
@@ -100,25 +111,36 @@ class _Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
-            self._measured.add_error("connection closed by the server")
+        if self.done.done():
+            return
+        if self._is_waiting:
+            self._measured.add_error("connection closed before the answer")
+        if monotonic() < self._window[1]:
+            self._reconnects = self._loop.create_task(self._connect_again())
+        else:
             self.done.set_result(None)
+
+    async def _connect_again(self) -> None:
+        try:
+            await self.connect()
+        except OSError as exc:
+            self._measured.add_error(f"cannot connect: {exc.strerror or exc}")
+            self.close()
 
     def on_message_complete(self) -> None:
         now = monotonic()
+        self._is_waiting = False
         status = self._parser.get_status_code()
         if status >= 400:
             self._measured.add_error(f"status {status}")
         elif self._window[0] <= now < self._window[1]:
             self._measured.latencies_s.append(now - self._sent_at)
-        if not self._parser.should_keep_alive():
-            # A new parser and connection would be another measurement.
-            self._measured.add_error("server does not keep the connection")
+        if now >= self._window[1]:
             self.close()
-        elif now < self._window[1]:
+        elif self._parser.should_keep_alive():
             self._send(now)
-        elif not self.done.done():
-            self.done.set_result(None)
+        elif self._transport is not None:
+            self._transport.close()
 
     def close(self) -> None:
         """Close the connection; no answer of it counts any more."""
@@ -129,5 +151,6 @@ class _Connection(asyncio.Protocol):
 
     def _send(self, now: float) -> None:
         self._sent_at = now
+        self._is_waiting = True
         if self._transport is not None:
             self._transport.write(self._request)

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped; return the exit code."""
     from zts.http.main import run as serve
+    from zts.supervisor.parent import die_with_parent
 
+    die_with_parent()
     settings, notes = load_settings(args, os.environ)
     setup_logging(settings, "http")
     for note in notes:

@@ -76,9 +76,7 @@ def _inference_paths() -> Doc:
         "/ping": {"get": _operation("Health as the broker sees it; 500 if unhealthy", "ping", probe)},
         "/live": {"get": _operation("This process answers", "live", probe)},
         "/ready": {"get": _operation("Requests can be served; 503 if not", "ready", probe)},
-        "/models/{model_name}/ready": {
-            "get": _operation("A worker is ready, or 503", "modelReady", probe, both[:1])
-        },
+        "/models/{model_name}/ready": {"get": _operation("A worker is ready, or 503", "modelReady", probe, both[:1])},
         "/predictions/{model_name}": {"post": _prediction(both[:1])},
         "/predictions/{model_name}/{model_version}": {"post": _prediction(both)},
         "/explanations/{model_name}": {"post": {**_prediction([_MODEL]), "operationId": "explanations"}},

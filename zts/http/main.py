@@ -150,7 +150,7 @@ def _application(
 
 
 def run(settings: Settings, index: int) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 1 if an address cannot be used."""
+    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 2 if an address cannot be used."""
     try:
         import uvloop
     except ImportError:  # not there on every platform; asyncio's own loop does the same, slower
@@ -168,7 +168,7 @@ async def _serve(settings: Settings, index: int) -> int:
         service.start(loop)
     except (ConfigError, BrokerUnavailable) as exc:
         print(f"zts http: {exc.public_message}", file=sys.stderr)
-        return 1
+        return 2
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)

@@ -6,6 +6,7 @@ case of a handler's header names, and lets the reason phrase be empty as TorchSe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -48,6 +49,7 @@ _CACHE: Final = (
     "Cache-Control: no-cache; no-store, must-revalidate, private\r\n"
     "Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
 )
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110: token
 _CLASSES: Final = {2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server Error"}
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
@@ -121,7 +123,7 @@ def response_head(answer: Answer, request_id: str, length: int | None, *, close:
 
 
 def _is_allowed(name: str) -> bool:
-    return bool(name) and name.lower() not in _OURS and not any(char in name for char in " :\t\r\n")
+    return _NAME.fullmatch(name) is not None and name.lower() not in _OURS
 
 
 def _clean(value: str) -> str:

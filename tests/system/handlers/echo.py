@@ -4,4 +4,4 @@
 def handle(data, context):
     if data is None:
         return None
-    return [bytes(row.get("body") or row.get("data") or b"") for row in data]
+    return [row.get("body", row.get("data", b"")) for row in data]

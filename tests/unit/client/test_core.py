@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zts.client.core import Answer, ClientCore, Tick
+from zts.errors import BrokerUnavailable, Cancelled, DeadlineExceeded, ServerError
+from zts.wire.messages import Beat, Cancel, Hello, Job, Jobs, Refused, Result, Results, Welcome
+
+HELLO = Hello("client", "c1", 5)
+WELCOME = Welcome("b1", 1000)
+
+
+def job(job_id: int, timeout_ms: int = 5000) -> Job:
+    return Job(job_id, "m", "", 1, timeout_ms, b"", b"")
+
+
+def result(job_id: int) -> Result:
+    return Result(job_id, 200, b"", b"ok")
+
+
+def a_core(*, welcomed_at: float | None = None) -> ClientCore:
+    core = ClientCore(HELLO, "ipc://x", connect_timeout_s=2.0)
+    if welcomed_at is not None:
+        core.connected(welcomed_at)
+        core.tick(welcomed_at)
+        core.handle(WELCOME, welcomed_at)
+    return core
+
+
+def what(tick: Tick) -> tuple[list[Any], list[tuple[Any, Any]]]:
+    """Return messages and (waiter, result or error class)."""
+    return tick.messages, [(a.waiter, a.result or type(a.error)) for a in tick.answers]
+
+
+def test_says_hello_on_a_connection_and_again_until_it_is_welcome() -> None:
+    core = a_core()
+    core.connected(10.0)
+    assert core.next_deadline() == 10.0
+    assert what(core.tick(10.0)) == ([HELLO], [])
+    assert what(core.tick(10.1)) == ([], [])
+    assert core.next_deadline() == 10.5
+    assert what(core.tick(10.5)) == ([HELLO], [])
+    core.handle(WELCOME, 10.6)
+    assert (core.is_welcomed, core.next_deadline(), what(core.tick(99.0))) == (True, None, ([], []))
+
+
+def test_jobs_wait_for_welcome_and_then_travel_together() -> None:
+    core = a_core()
+    core.connected(10.0)
+    core.submit(job(1), 15.0, 10.0, "first")
+    core.submit(job(2, 0), None, 10.0, "second")
+    assert what(core.tick(10.0)) == ([HELLO], [])
+    core.handle(WELCOME, 11.0)
+    assert what(core.tick(11.0)) == ([Jobs([job(1, 4000), job(2, 0)])], [])
+    core.handle(Results([result(2), result(77)]), 12.0)
+    assert what(core.tick(12.0)) == ([], [("second", result(2))])
+    assert len(core) == 1
+
+
+def test_more_jobs_than_one_message_may_hold_are_split() -> None:
+    core = a_core(welcomed_at=0.0)
+    for job_id in range(1025):
+        core.submit(job(job_id), None, 0.0, job_id)
+    assert [len(message.rows) for message in core.tick(0.0).messages] == [1024, 1]  # type: ignore[union-attr]
+
+
+def test_cancel_of_a_sent_job_is_told_and_of_an_unsent_one_is_not() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), None, 0.0, "sent")
+    core.tick(0.0)
+    core.submit(job(2), None, 0.0, "unsent")
+    assert (core.cancel(1), core.cancel(2), core.cancel(2), core.cancel(9)) == (True, True, False, False)
+    assert what(core.tick(0.0)) == ([Cancel([1])], [])
+    core.handle(Results([result(1)]), 0.1)
+    assert what(core.tick(0.1)) == ([], [])
+
+
+def test_late_job_gets_a_grace_for_the_brokers_own_answer_and_is_then_cancelled() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), 5.0, 0.0, "w")
+    core.tick(0.0)
+    assert core.next_deadline() == 5.25
+    assert what(core.tick(5.2)) == ([], [])
+    tick = core.tick(5.25)
+    assert what(tick) == ([Cancel([1])], [("w", DeadlineExceeded)])
+    assert str(tick.answers[0].error) == "Model m did not answer within 5 s."
+
+
+def test_without_a_broker_a_job_fails_after_the_connect_time() -> None:
+    core = a_core()
+    core.submit(job(1), 30.0, 0.5, "a")
+    core.submit(job(2), None, 1.0, "b")
+    core.tick(2.4)
+    assert core.next_deadline() == 2.5
+    assert what(core.tick(2.5))[1] == [("a", BrokerUnavailable)]
+    assert what(core.tick(3.0))[1] == [("b", BrokerUnavailable)]
+    assert len(core) == 0
+
+
+def test_short_budget_without_a_broker_names_the_broker() -> None:
+    core = a_core()
+    core.submit(job(1, 100), 0.1, 0.0, "a")
+    assert what(core.tick(0.5))[1] == [("a", BrokerUnavailable)]
+
+
+def test_sent_jobs_outlive_a_lost_broker_and_are_sent_again_after_welcome() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), 5.0, 0.0, "kept")
+    core.submit(job(2), 5.0, 0.0, "answered")
+    core.tick(0.0)
+    core.handle(Results([result(2)]), 0.5)
+    core.lost(1.0)
+    core.submit(job(3), 9.0, 1.0, "new")
+    assert what(core.tick(1.0)) == ([], [("answered", result(2))])
+    core.connected(2.0)
+    assert what(core.tick(2.0)) == ([HELLO], [])
+    core.handle(Welcome("b2", 1000), 2.0)
+    assert what(core.tick(2.0)) == ([Jobs([job(1, 3000), job(3, 7000)])], [])
+
+
+def test_deadline_during_an_outage_says_that_the_connection_is_lost() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), 5.0, 0.0, "w")
+    core.tick(0.0)
+    core.lost(1.0)
+    (answer,) = core.tick(5.25).answers
+    assert isinstance(answer.error, DeadlineExceeded) and "connection to the broker at ipc://x is lost" in str(
+        answer.error
+    )
+
+
+def test_say_hello_brings_hello_and_everything_unanswered_again() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), None, 0.0, "w")
+    core.tick(0.0)
+    core.handle(Refused("say_hello", "who?"), 1.0)
+    assert what(core.tick(1.0)) == ([HELLO], [])
+    core.handle(WELCOME, 1.1)
+    assert what(core.tick(1.1)) == ([Jobs([job(1)])], [])
+
+
+def test_other_refusals_fail_all_jobs() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), None, 0.0, "w")
+    core.handle(Refused("no_such_code", "keys needed"), 1.0)
+    (answer,) = core.tick(1.0).answers
+    assert type(answer.error) is ServerError and str(answer.error) == "The broker refused: keys needed"
+
+
+def test_second_welcome_and_unexpected_messages_change_nothing() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), None, 0.0, "w")
+    core.tick(0.0)
+    core.handle(WELCOME, 0.1)
+    core.handle(Beat("b1", 1), 0.1)
+    assert what(core.tick(0.1)) == ([], [])
+
+
+@pytest.mark.parametrize("welcomed_at", [None, 0.0])
+def test_close_answers_everything(welcomed_at: float | None) -> None:
+    core = a_core(welcomed_at=welcomed_at)
+    core.submit(job(1), None, 0.0, "w")
+    error = Cancelled("closed")
+    assert core.close(error) == [Answer("w", None, error)]
+    assert len(core) == 0 and core.close(error) == []

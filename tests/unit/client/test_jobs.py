@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from zts.client.jobs import JobOptions, answer_value, build_job
+from zts.errors import BadRequest, ModelNotFound, RemoteProtocolError, ServerError, ZtsError
+from zts.wire.heads import JobHead, ResultHead, pack_result_head, unpack_job_head
+from zts.wire.messages import Job, Result
+
+
+def answer(body: bytes, status: int = 200, **head: object) -> Result:
+    return Result(1, status, pack_result_head(ResultHead(**head)), body)  # type: ignore[arg-type]
+
+
+def test_job_of_a_typed_value() -> None:
+    job = build_job(4, "m", "ja", JobOptions(version="2.0", timeout_s=0.0001, priority="low"), "req-4")
+    assert job == Job(4, "m", "2.0", 2, 1, job.head, b"ja")
+    assert unpack_job_head(job.head) == JobHead("req-4", (), "value", "", "text", "", (), True)
+
+
+def test_job_of_a_rest_like_body() -> None:
+    options = JobOptions(timeout_s=None, content_type="application/json", headers=[("A", "1"), ("X-Request-Id", "z")])
+    job = build_job(1, "m", b"{}", options, "req-1")
+    assert (job.timeout_ms, job.body) == (0, b"{}")
+    head = JobHead("z", [("A", "1"), ("X-Request-Id", "z")], "body", "application/json", typed=True)
+    assert unpack_job_head(job.head) == head
+
+
+def test_small_bodies_are_copied_so_that_the_caller_may_change_them() -> None:
+    data = bytearray(b"abc")
+    job = build_job(1, "m", data, JobOptions(), "r")
+    data[0] = 0
+    assert job.body == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("result", "value"),
+    [
+        (answer(b"abc"), b"abc"),
+        (answer(b"abc", encoding="bytes"), b"abc"),
+        (answer(b"abc", encoding="text"), "abc"),
+        (answer(b"\x91\x01", encoding="msgpack"), [1]),
+        (answer(b'{"a": 1}', content_type="application/json"), {"a": 1}),
+        (answer(b'{"a": 1}', content_type="application/problem+json;charset=utf-8"), {"a": 1}),
+        (answer(b"{", content_type="application/json"), b"{"),
+        (answer(b"hi", content_type="text/plain"), "hi"),
+        (answer(b"\xff", content_type="text/plain"), b"\xff"),
+        (answer(b"", content_type="image/png"), b""),
+    ],
+)
+def test_answer_is_read_by_its_head(result: Result, value: object) -> None:
+    assert answer_value(result) == value
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "text"),
+    [
+        (answer(b"Model not found: x", 404, error="model_not_found"), ModelNotFound, "Model not found: x"),
+        (answer(b"made by the handler", 418), ZtsError, "made by the handler"),
+        (answer(b"x", 200, error="server"), ServerError, "x"),
+        (answer(b"123", encoding="ndarray", dtype="int8", shape=(9,)), RemoteProtocolError, "3 bytes for an array"),
+    ],
+)
+def test_answer_that_is_an_error_is_raised(result: Result, kind: type[ZtsError], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        answer_value(result)
+
+
+@pytest.mark.parametrize("options", [{"timeout_s": 0}, {"timeout_s": float("inf")}, {"priority": 1}, {"version": 1.0}])
+def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(BadRequest):
+        JobOptions(**options)  # type: ignore[arg-type]
