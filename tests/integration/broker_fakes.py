@@ -41,7 +41,9 @@ class BrokerProcess:
     def start(self) -> BrokerProcess:
         command = [sys.executable, "-m", "zts", "broker", "--settings", str(self._settings_file)]
         with open(self.path / "log", "ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, stdout=log, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+            self.process = subprocess.Popen(
+                command, stderr=log, stdout=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            )
         return self
 
     def kill(self, number: int = signal.SIGKILL) -> int:

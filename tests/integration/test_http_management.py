@@ -39,8 +39,8 @@ class Rules:
         return self.replies[verb]
 
 
-async def status_of(serving: Serving, method: str, target: str, **headers: str) -> tuple[int, str]:
-    answer = await serving.fetch(method, target, surface="management", **headers)
+async def status_of(serving: Serving, method: str, target: str) -> tuple[int, str]:
+    answer = await serving.fetch(method, target, surface="management")
     return answer.status, answer.json().get("status") or answer.json()["message"]
 
 
@@ -262,7 +262,7 @@ def test_equal_addresses_share_a_server_and_all_routes_work() -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        shared = {f"{name}_address": address for name in ("inference", "management", "metrics")}
+        shared: dict[str, Any] = {f"{name}_address": address for name in ("inference", "management", "metrics")}
         async with serving(on_request=rules, **shared) as s:
             assert len(set(s.service.addresses.values())) == 1
             assert (await s.fetch("POST", "/predictions/m", b"x")).body == b"x"

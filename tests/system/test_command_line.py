@@ -82,11 +82,11 @@ def test_a_stale_pid_file_is_removed(make_server: Callable[..., Server]) -> None
 @pytest.mark.parametrize(
     ("flags", "code", "part"),
     [
-        ((), 2, "--model-store"),
-        (("--model-store", "/no/such/folder"), 2, "--model-store directory not found: /no/such/folder"),
+        ((), 1, "--model-store"),
+        (("--model-store", "/no/such/folder"), 1, "--model-store directory not found: /no/such/folder"),
         (("--model-stor", "x"), 2, "did you mean --model-store?"),
-        (("--model-store", ".", "--ts-config", "nofile"), 2, "--ts-config file not found: nofile"),
-        (("--model-store", ".", "--runtime-dir", "/tmp/" + "x" * 120), 2, "at most 107"),
+        (("--model-store", ".", "--ts-config", "nofile"), 1, "--ts-config file not found: nofile"),
+        (("--model-store", ".", "--runtime-dir", "/tmp/" + "x" * 120), 1, "at most 107"),
     ],
 )
 def test_a_wrong_start_is_one_line_and_an_exit_code(
@@ -196,8 +196,9 @@ def test_a_role_without_a_broker_says_so_and_waits(
     server = make_server()
     done = server.run("predict", "echo", str(ROOT / "README.md"))
     assert done.returncode == 3
-    assert "o broker" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    # It waits two seconds for one, and says so.
+    assert "No broker answers" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_every_command_has_help_without_loading_torch() -> None:

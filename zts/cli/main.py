@@ -2,7 +2,7 @@
 
 Each command is a module ``zts/cli/<name>.py`` with ``add_arguments(parser)`` and ``run(args) -> int``; only the one
 that is called gets imported, so that ``zts --help`` and short commands stay quick. Exit codes: 0 done, 1 it failed
-(one line says why), 2 wrong usage or configuration.
+(one line says why), 2 wrong usage or configuration (1 from ``zts start``, as TorchServe).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(module.run(parser.parse_strictly(args[1:])))
     except ConfigError as exc:
         print(f"zts {name}: {exc.public_message}", file=sys.stderr)
-        return 2
+        return 1 if name == "start" else 2  # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor
     except ZtsError as exc:
         print(f"zts {name}: {exc.public_message}", file=sys.stderr)
         return 1

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from zts.config import add_server_arguments, load_settings
+from zts.errors import ConfigError
 from zts.supervisor.start import StartOptions, remembered_command, start
 
 __all__ = ["add_arguments", "run"]
@@ -20,5 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Start, and return when the instance is up; with ``--foreground``, when it has ended."""
     settings, warnings = load_settings(args, os.environ)
+    if not settings.model_store:
+        raise ConfigError("Missing mandatory parameter --model-store: the folder with the model archives")
     command = remembered_command(args, os.environ)
     return start(settings, warnings, StartOptions(foreground=args.foreground, command=command))

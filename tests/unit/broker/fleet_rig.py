@@ -86,7 +86,9 @@ class Rig:
     def report(self, worker_id: str, event: str, reason: str = "", epoch: int = 1, **detail: Any) -> None:
         self.control(NODE, m.StateReport(worker_id, epoch, event, reason, detail))
 
-    def worker_hello(self, worker_id: str, epoch: int = 1, node: str = "a", state: str = "loading", **info: Any) -> None:
+    def worker_hello(
+        self, worker_id: str, epoch: int = 1, node: str = "a", state: str = "loading", **info: Any
+    ) -> None:
         known = {"model": "noop", "version": "1.0", "pid": 9, "node": node, "state": state}
         self.control(b"c" + worker_id.encode(), m.Hello("worker", worker_id, epoch, {**known, **info}))
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from tests.unit.broker.fleet_rig import ADMIN, NODE, SETTINGS, SPEC, WALL, Rig
 from zts.broker import events as e
 from zts.broker import fleet_events as f
 from zts.wire import messages as m
-
-from .fleet_rig import ADMIN, NODE, SETTINGS, SPEC, WALL, Rig
 
 
 @pytest.fixture
@@ -305,7 +304,9 @@ def test_the_first_version_is_the_default_until_another_is_set(rig: Rig):
         ("models.unregister", {"model": "noop", "version": "7"}, "Model version: 7 does not exist for model: noop"),
     ],
 )
-def test_unknown_models_and_versions_are_404_with_torchserves_texts(rig: Rig, verb: str, args: dict[str, str], text: str):
+def test_unknown_models_and_versions_are_404_with_torchserves_texts(
+    rig: Rig, verb: str, args: dict[str, str], text: str
+):
     rig.up()
     reply = rig.answer(verb, **args)
     assert (reply.status, reply.body["message"]) == (404, text)

@@ -22,7 +22,7 @@ from zts.wire.messages import Job, Result
 CLIENTS = ("a", "b")
 MODELS = (("m", "1.0"), ("m", "2.0"), ("n", "1.0"))
 WORKERS = tuple(f"w{number}" for number in range(4))
-QUEUE_SIZE = 8
+QUEUE_SIZE = 3
 
 Key = tuple[str, int]
 
@@ -102,7 +102,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(
         client=st.sampled_from(CLIENTS),
-        where=st.sampled_from([*MODELS, ("m", ""), ("zzz", "")]),
+        where=st.sampled_from([("m", ""), *MODELS, ("m", ""), ("zzz", "")]),
         rows=st.lists(
             st.tuples(st.integers(0, 2), st.sampled_from([0, 0, 40, 2000]), st.integers(0, 60)), min_size=1, max_size=12
         ),
@@ -237,6 +237,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             one = record.held[row.item_id]
             worker.held[row.item_id] = (one.client.client_id, one.wire.job_id)
         assert len(worker.held) <= worker.credit, "credit is never exceeded"
+        if record.entry.spec.prefetch is False:
+            assert len(worker.held) <= record.batch_size, "no batch is above its size"
 
     def results_are_sent(self, action: e.SendResults) -> None:
         for row in action.rows:
