@@ -9,55 +9,75 @@ from zts.broker.jobs import DONE, PendingJob
 
 __all__ = ["DeadlineHeap"]
 
-_SPARE: Final = 1024  # dead entries below which a rebuild is not worth it
+_SPARE: Final = 1024  # dead jobs below which a sweep is not worth it
 
 
 class DeadlineHeap:
-    """Jobs by deadline. One that is done earlier stays as a dead entry until it surfaces or a rebuild drops it.
+    """Jobs by deadline, in groups that share one: what a client sends in one tick mostly has the same budget.
 
-    Deadlines mostly come in rising order, where a push costs O(1). A rebuild runs when more than half of the entries
-    are dead, so a job pays for at most two of them on average, and garbage is bounded by what is alive.
+    A job that ends earlier stays as a dead one until it surfaces or a sweep drops it. A sweep runs when as many are
+    dead as the last one left alive (and at least ``_SPARE``), so that each job pays for about two visits, and garbage
+    is bounded.
 
     Attributes:
-        dead: Entries whose job is done; whoever ends a job that has a deadline adds one.
+        dead: Jobs in here that are done; whoever ends a job that has a deadline adds one.
     """
 
-    __slots__ = ("_heap", "dead")
+    __slots__ = ("_alive_after_sweep", "_heap", "_sequence", "dead")
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, PendingJob]] = []
+        # The number keeps groups of equal deadlines in order, and the comparison away from the lists.
+        self._heap: list[tuple[float, int, list[PendingJob]]] = []
+        self._sequence = 0
+        self._alive_after_sweep = 0
         self.dead = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return sum(len(group) for _, _, group in self._heap)
 
-    def push(self, job: PendingJob) -> None:
-        """Watch the deadline of a job."""
-        heappush(self._heap, (job.deadline, job.item_id, job))
+    def watch(self, deadline: float) -> list[PendingJob]:
+        """Return a new list: jobs with this deadline that are appended to it before it comes are watched."""
+        group: list[PendingJob] = []
+        self._sequence += 1
+        heappush(self._heap, (deadline, self._sequence, group))
+        return group
 
     def next_deadline(self) -> float | None:
         """Return the earliest deadline of a job that is not done, None if there is none."""
         heap = self._heap
-        while heap and heap[0][2].state == DONE:
+        while heap:
+            group = heap[0][2]
+            # Only the last one is looked at: every look ends the search or removes a dead job for good.
+            while group and group[-1].state == DONE:
+                group.pop()
+                self.dead -= 1
+            if group:
+                return heap[0][0]
             heappop(heap)
-            self.dead -= 1
-        return heap[0][0] if heap else None
+        return None
 
     def pop_expired(self, now: float) -> list[PendingJob]:
         """Remove and return the jobs whose time is over, the earliest deadline first."""
         heap = self._heap
         expired: list[PendingJob] = []
         while heap and heap[0][0] <= now:
-            job = heappop(heap)[2]
-            if job.state == DONE:
-                self.dead -= 1
-            else:
-                expired.append(job)
+            group = heappop(heap)[2]
+            alive = [job for job in group if job.state != DONE]
+            self.dead -= len(group) - len(alive)
+            expired += alive
         return expired
 
     def sweep(self) -> None:
-        """Drop the dead entries if they are too many. Call it once a tick."""
-        if self.dead > _SPARE and self.dead * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].state != DONE]
-            heapify(self._heap)
-            self.dead = 0
+        """Drop the dead jobs if they are too many. Call it once a tick."""
+        if self.dead <= max(_SPARE, self._alive_after_sweep):
+            return
+        kept: list[tuple[float, int, list[PendingJob]]] = []
+        self._alive_after_sweep = 0
+        for deadline, sequence, group in self._heap:
+            alive = [job for job in group if job.state != DONE]
+            if alive:
+                kept.append((deadline, sequence, alive))
+                self._alive_after_sweep += len(alive)
+        heapify(kept)
+        self._heap = kept
+        self.dead = 0

@@ -196,7 +196,7 @@ class Fleet:
         peer = Peer(connection, hello.role, hello.peer_id, hello.epoch, hello.info)
         state.peers[connection] = peer
         if hello.role == Role.WORKER and not self._worker_hello(connection, hello, now):
-            del state.peers[connection]
+            state.peers.pop(connection, None)
             return
         state.send(connection, Welcome(state.broker_id, int(state.settings.heartbeat_s * 1000)))
         self._heard(peer, now)
@@ -248,7 +248,7 @@ class Fleet:
             worker = state.workers.get(peer.peer_id)
             if worker is None:
                 # It was given up while it was silent; its HELLO says all that is needed to take it back.
-                del state.peers[peer.connection]
+                self._forget_peer(peer.connection)
                 state.refuse(peer.connection, "say_hello", "this worker is not known; say HELLO first")
                 return
             self._workers.beat(worker, beat, now)

@@ -30,8 +30,8 @@ class Nodes:
         return ("nodes", None) in self._state.deadlines
 
     def fewest(self) -> Node | None:
-        """Return the node with the fewest workers, or None without nodes."""
-        nodes = self._state.nodes.values()
+        """Return the node with the fewest workers, or None without nodes that take any."""
+        nodes = [node for node in self._state.nodes.values() if not node.is_stopping]
         return min(nodes, key=lambda node: (len(node.slots), node.node_id), default=None)
 
     # ------------------------------------------------------------ coming
@@ -52,6 +52,7 @@ class Nodes:
         elif node.connection != connection:
             state.peers.pop(node.connection, None)
         node.connection, node.epoch, node.info = connection, hello.epoch, info
+        node.is_stopping = False
         self._settle_slots(node, hello.info.get("workers"), restarted, now)
         state.awaited_nodes.discard(node.node_id)
         state.deadlines.drop(("nodes", None))
@@ -117,6 +118,9 @@ class Nodes:
         """Take a node's beat: it lives, and so do the processes that it names."""
         self._heard(node, now)
         node.load = beat.info
+        if node.is_stopping != (beat.info.get("stopping") is True):
+            node.is_stopping = not node.is_stopping
+            self.all_changed()
         words = beat.info.get("workers")
         if not isinstance(words, dict):
             return

@@ -57,6 +57,7 @@ class Node:
     epoch: int
     info: dict[str, Any]
     slots: dict[str, Worker] = field(default_factory=dict)
+    is_stopping: bool = False
     load: Mapping[str, Any] = field(default_factory=dict)
 
 

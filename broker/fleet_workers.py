@@ -267,9 +267,9 @@ class Workers:
             self.move(worker, _E.DIED, "another process took its place", now)
         if worker.worker_id not in self._state.workers:
             return False
+        worker.epoch = epoch
         if worker.state in _DOWN:
             self.move(worker, _E.RESTART, reason, now)
-        worker.epoch = epoch
         worker.started_at = self._state.wall()
         worker.running_s, worker.rss_bytes = 0.0, 0
         if worker.data is not None:

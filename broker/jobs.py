@@ -15,7 +15,7 @@ from zts.wire.messages import NORMAL, Job, Result
 if TYPE_CHECKING:
     from zts.broker.entries import ModelEntry
 
-__all__ = ["DONE", "NO_DEADLINE", "QUEUED", "SENT", "ClientRecord", "PendingJob", "error_result"]
+__all__ = ["DONE", "NO_DEADLINE", "QUEUED", "SENT", "ClientRecord", "PendingJob", "error_result", "poison_text"]
 
 QUEUED: Final = 0
 SENT: Final = 1  # a worker holds it
@@ -107,3 +107,10 @@ _HEADS: Final = {
 def error_result(job_id: int, kind: type[ZtsError], text: str) -> Result:
     """Return the answer that makes the client raise ``kind`` with ``text``."""
     return Result(job_id, kind.http_status, _HEADS[kind], text.encode())
+
+
+def poison_text(workers: int) -> str:
+    """Return what the client of a job reads that was running in so many workers when they died."""
+    # "Worker died." is what TorchServe's clients look for (TORCHSERVE.md 3).
+    where = "a worker when it died" if workers == 1 else f"{workers} workers when they died"
+    return f"Worker died. The job was running in {where} and is not tried again."

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from zts.broker import events as e
 from zts.broker.clients import ClientBook
 from zts.broker.entries import ModelEntry, ModelTable
-from zts.broker.jobs import DONE, SENT, PendingJob
+from zts.broker.jobs import DONE, NO_DEADLINE, SENT, PendingJob, poison_text
 from zts.broker.policy import WorkerRecord
 from zts.errors import NoWorker, PoisonJob, QueueFull
 from zts.settings import Settings
@@ -102,6 +102,7 @@ class Scheduler:
         book, find = self._book, self._models.find
         client = book.client(event.client)
         known = client.jobs
+        watched_s, deadline, watch = 0.0, NO_DEADLINE, None
         for wire in event.jobs:
             job_id, name, version, priority, timeout_ms, _, body = wire
             if job_id in known:
@@ -122,8 +123,11 @@ class Scheduler:
             known[job_id] = job
             timeout_s = timeout_ms / 1000 if timeout_ms else entry.client_timeout_s
             if timeout_s > 0:
-                job.deadline = now + timeout_s
-                book.deadlines.push(job)
+                if timeout_s != watched_s or watch is None:
+                    watched_s, deadline = timeout_s, now + timeout_s
+                    watch = book.deadlines.watch(deadline).append
+                job.deadline = deadline
+                watch(job)
             entry.queue.push(job)
             if not entry.is_dirty:
                 self._mark(entry)
@@ -217,14 +221,17 @@ class Scheduler:
             jobs = queue.take(room)
             held, out = worker.held, worker.out
             arrived_at, same = jobs[0].arrived_at, 0
+            last_deadline, left_ms = NO_DEADLINE, 0
             for job in jobs:
                 job.state = SENT
                 item_id = job.item_id
                 held[item_id] = job
                 wire = job.wire
                 deadline = job.deadline
-                # At least 1: 0 would mean "no deadline" to the worker.
-                left_ms = max(1, round((deadline - now) * 1000)) if deadline else 0
+                if deadline != last_deadline:
+                    last_deadline = deadline
+                    # At least 1: 0 would mean "no deadline" to the worker.
+                    left_ms = (int((deadline - now) * 1000) or 1) if deadline else 0
                 out.append(_new(WorkItem, (item_id, left_ms, wire[5], wire[6])))
                 if job.arrived_at == arrived_at:
                     same += 1
@@ -333,7 +340,7 @@ class Scheduler:
             if job.state == DONE:
                 continue
             if job.attempts >= entry.spec.max_attempts:
-                self._book.fail(job, PoisonJob, _poison_text(job.attempts))
+                self._book.fail(job, PoisonJob, poison_text(job.attempts))
             else:
                 back.append(job)
         entry.queue.put_back(back)
@@ -376,12 +383,6 @@ class Scheduler:
 
     def _on_default_changed(self, event: e.DefaultChanged, now: float) -> list[e.Action]:
         return [] if self._models.set_default(event.name, event.version) else [e.Count("unknown_model")]
-
-
-def _poison_text(workers: int) -> str:
-    # "Worker died." is what TorchServe's clients look for (TORCHSERVE.md 3).
-    times = "a worker when it died" if workers == 1 else f"{workers} workers when they died"
-    return f"Worker died. The job was running in {times} and is not tried again."
 
 
 def _counts(**counts: int) -> list[e.Action]:

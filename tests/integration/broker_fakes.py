@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -41,9 +40,7 @@ class BrokerProcess:
     def start(self) -> BrokerProcess:
         command = [sys.executable, "-m", "zts", "broker", "--settings", str(self._settings_file)]
         with open(self.path / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                command, stderr=log, stdout=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-            )
+            self.process = subprocess.Popen(command, stderr=log, stdout=log)
         return self
 
     def kill(self, number: int = signal.SIGKILL) -> int:

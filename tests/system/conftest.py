@@ -116,7 +116,7 @@ class Server:
 
     def start_flags(self) -> list[str]:
         ports = [f"--{name}-address=http://127.0.0.1:0" for name in ("inference", "management", "metrics")]
-        return ["--model-store", str(self.store), "--enable-model-api", *ports, *self.flags]
+        return ["--model-store", str(self.store), "--enable-model-api", "--disable-token-auth", *ports, *self.flags]
 
     def start(self, *flags: str) -> None:
         with self.output.open("ab") as out:

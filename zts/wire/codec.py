@@ -129,6 +129,11 @@ def _encode_outcomes(msg: m.Outcomes) -> list[m.Body]:
     return [pack(head), *extra]
 
 
+def _encode_chunks(msg: m.Chunks) -> list[m.Body]:
+    rows, extra = _rows(msg.rows)
+    return [pack((PROTOCOL_VERSION, Command.CHUNKS, msg.worker_id, msg.epoch, rows)), *extra]
+
+
 def _plain(command: Command, *names: str) -> Callable[[Any], list[m.Body]]:
     def encode_plain(msg: Any) -> list[m.Body]:
         return [pack((PROTOCOL_VERSION, command, *[getattr(msg, name) for name in names]))]
@@ -147,6 +152,7 @@ _ENCODERS: dict[type, Callable[[Any], list[m.Body]]] = {
     m.Results: _encode_results,
     m.Batch: _encode_batch,
     m.Outcomes: _encode_outcomes,
+    m.Chunks: _encode_chunks,
     m.Fence: _plain(Command.FENCE, "epoch"),
     m.StateReport: _plain(Command.STATE, "worker_id", "epoch", "event", "reason", "detail"),
     m.Request: _plain(Command.REQUEST, "request_id", "verb", "timeout_ms", "args"),
@@ -338,6 +344,12 @@ def _decode_outcomes(head: list[Any], frames: Sequence[m.Body]) -> m.Outcomes:
     )
 
 
+def _decode_chunks(head: list[Any], frames: Sequence[m.Body]) -> m.Chunks:
+    if len(head) != 5:
+        raise _bad("CHUNKS")
+    return m.Chunks(_name(head[2], "worker_id"), _int(head[3], "epoch"), _result_rows(head[4], frames))
+
+
 _Check = Callable[[Any, str], Any]
 
 
@@ -361,6 +373,7 @@ _DECODERS: dict[int, Callable[[list[Any], Sequence[m.Body]], m.Message]] = {
     Command.RESULTS: _decode_results,
     Command.BATCH: _decode_batch,
     Command.OUTCOMES: _decode_outcomes,
+    Command.CHUNKS: _decode_chunks,
     Command.FENCE: _fields(m.Fence, ("epoch", _int)),
     Command.STATE: _fields(
         m.StateReport, ("worker_id", _name), ("epoch", _int), ("event", _name), ("reason", _text), ("detail", _map)

@@ -35,8 +35,9 @@ class Command(IntEnum):
     BEAT = 4  # both ways: I live
     GOODBYE = 5  # peer → broker: I leave on purpose
     JOBS = 10  # client → broker
-    CANCEL = 11  # client → broker
+    CANCEL = 11  # client → broker, broker → worker
     RESULTS = 12  # broker → client
+    CHUNKS = 13  # worker → broker → client: parts of answers that are not finished
     BATCH = 20  # broker → worker
     OUTCOMES = 21  # worker → broker
     FENCE = 22  # broker → worker: nothing follows; drain and leave

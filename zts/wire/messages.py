@@ -19,6 +19,7 @@ __all__ = [
     "Beat",
     "Body",
     "Cancel",
+    "Chunks",
     "Desire",
     "Event",
     "Fence",
@@ -136,7 +137,7 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """The client no longer wants these jobs."""
+    """Nobody wants these jobs any more. To a worker the broker sends its own item ids."""
 
     job_ids: Sequence[int]
 
@@ -164,6 +165,18 @@ class Outcomes:
     epoch: int
     run_us: int
     batch_size: int
+    rows: Sequence[Result]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """Parts of streamed answers; the last part of each comes as its result.
+
+    Status and head count only in a job's first row. To a client ``worker_id`` is ``""`` and ``epoch`` 0.
+    """
+
+    worker_id: str
+    epoch: int
     rows: Sequence[Result]
 
 
@@ -233,6 +246,7 @@ Message: TypeAlias = (
     | Results
     | Batch
     | Outcomes
+    | Chunks
     | Fence
     | StateReport
     | Request

@@ -140,9 +140,10 @@ def check_invariants(core: Scheduler) -> None:
     assert not waiting.keys() & held.keys()
     assert {**waiting, **held} == pending
     assert all(core._book._clients[one.client.client_id] is one.client for one in pending.values())
-    heap = core._book.deadlines._heap
-    assert core._book.deadlines.dead == sum(entry[2].state == DONE for entry in heap)
-    assert {entry[1] for entry in heap if entry[2].state != DONE} == {i for i, one in pending.items() if one.deadline}
+    watched = [(deadline, one) for deadline, _, group in core._book.deadlines._heap for one in group]
+    assert core._book.deadlines.dead == sum(one.state == DONE for _, one in watched)
+    alive = {one.item_id: deadline for deadline, one in watched if one.state != DONE}
+    assert alive == {item_id: one.deadline for item_id, one in pending.items() if one.deadline}
     finished = core._book.finished
     assert 0 <= finished.count <= finished.max_count and 0 <= finished.bytes <= finished.max_bytes
     remembered = sum(

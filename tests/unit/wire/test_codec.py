@@ -29,6 +29,7 @@ SAMPLES: dict[str, m.Message] = {
     "results": m.Results([m.Result(1, 200, b"", b"answer"), m.Result(2, 503, b"\x81\xa1x\xa9no_worker", b"none")]),
     "batch": m.Batch(3, [m.WorkItem(77, 1000, b"", b"x")]),
     "outcomes": m.Outcomes("9000", 3, 1500, 1, [m.Result(77, 200, b"", b"y")]),
+    "chunks": m.Chunks("9000", 3, [m.Result(77, 200, b"", b"part")]),
     "fence": m.Fence(3),
     "state": m.StateReport("9000", 3, "loaded", "model is loaded", {"seconds": 1.5}),
     "request": m.Request(5, "models.describe", 2000, {"model": "digits", "version": ""}),

@@ -1,0 +1,134 @@
+"""A model's queue on its own."""
+
+from __future__ import annotations
+
+from tests.unit.broker.scheduler_driver import job
+from zts.broker.entries import ModelEntry
+from zts.broker.jobs import DONE, SENT, ClientRecord, PendingJob
+from zts.broker.queues import STARVE_AFTER, JobQueue
+from zts.registry import ModelSpec
+from zts.wire.messages import HIGH, LOW, NORMAL
+
+ENTRY = ModelEntry(ModelSpec(name="m", version="1.0"))
+CLIENT = ClientRecord("c")
+
+
+def pending(item_id: int, lane: int = NORMAL, size: int = 1) -> PendingJob:
+    return PendingJob(item_id, CLIENT, job(item_id), ENTRY, lane, size, float(item_id))
+
+
+def ids(jobs: list[PendingJob]) -> list[int]:
+    return [one.item_id for one in jobs]
+
+
+def filled(*jobs: PendingJob) -> JobQueue:
+    queue = JobQueue(100, 1000)
+    for one in jobs:
+        queue.push(one)
+    return queue
+
+
+def test_jobs_of_a_class_leave_in_the_order_they_came() -> None:
+    queue = filled(*[pending(number) for number in range(5)])
+    assert ids(queue.take(3)) == [0, 1, 2]
+    assert ids(queue.take(9)) == [3, 4]
+    assert queue.take(1) == []
+
+
+def test_count_and_bytes_follow_every_change() -> None:
+    first, second, third = pending(1, size=10), pending(2, HIGH, size=20), pending(3, LOW, size=40)
+    queue = filled(first, second, third)
+    assert (queue.count, queue.bytes) == (3, 70)
+    queue.drop(third)
+    assert (queue.count, queue.bytes, third.state) == (2, 30, DONE)
+    assert queue.take(1) == [second]
+    assert (queue.count, queue.bytes) == (1, 10)
+    queue.put_back([second])
+    assert (queue.count, queue.bytes) == (2, 30)
+
+
+def test_bounds() -> None:
+    queue = JobQueue(2, 10)
+    assert not queue.is_full(11)  # one job alone always fits
+    queue.push(pending(1, size=4))
+    assert not queue.is_full(6)
+    assert queue.is_full(7)
+    queue.push(pending(2, size=0))
+    assert queue.is_full(0)
+
+
+def test_returned_jobs_come_first_in_their_original_order_whatever_order_they_return_in() -> None:
+    queue = filled(*[pending(number) for number in range(6)])
+    taken = queue.take(4)
+    for one in taken:
+        one.state = SENT
+    queue.put_back(taken[2:])
+    queue.put_back(taken[:2])
+    assert ids(queue.take(5)) == [0, 1, 2, 3, 4]
+
+
+def test_dropped_jobs_are_skipped_also_among_returned_ones() -> None:
+    jobs = [pending(number) for number in range(6)]
+    queue = filled(*jobs)
+    queue.put_back(queue.take(2))
+    for number in (0, 3, 5):
+        queue.drop(jobs[number])
+    assert ids(queue.take(9)) == [1, 2, 4]
+    assert queue.count == 0
+
+
+def test_each_lower_class_gets_its_turn_and_only_while_it_waits() -> None:
+    queue = JobQueue(10_000, 10_000)
+    for number in range(200):
+        queue.push(pending(number, HIGH))
+    queue.push(pending(1000, NORMAL))
+    queue.push(pending(1001, NORMAL))
+    queue.push(pending(2000, LOW))
+    order = ids(queue.take(100))
+    assert [order.index(number) for number in (2000, 1000)] == [STARVE_AFTER, STARVE_AFTER + 1]
+    # The second normal job waited for another full share of high ones.
+    assert order.index(1001) == 2 * STARVE_AFTER + 2
+
+
+def test_turns_are_counted_across_batches() -> None:
+    queue = JobQueue(1000, 1000)
+    queue.push(pending(0, LOW))
+    for number in range(1, 40):
+        queue.push(pending(number, HIGH))
+    order = [queue.take(1)[0].item_id for _ in range(20)]
+    assert order.index(0) == STARVE_AFTER
+
+
+def test_class_that_emptied_begins_to_wait_anew() -> None:
+    queue = JobQueue(1000, 1000)
+    low = pending(500, LOW)
+    queue.push(low)
+    for number in range(100):
+        queue.push(pending(number, HIGH))
+    queue.take(STARVE_AFTER - 1)
+    queue.drop(low)
+    queue.push(pending(501, LOW))
+    assert ids(queue.take(STARVE_AFTER + 1)).index(501) == STARVE_AFTER
+
+
+def test_tombstones_behind_a_stuck_head_are_swept() -> None:
+    queue = filled(pending(0))
+    for number in range(1, 1000):
+        one = pending(number)
+        queue.push(one)
+        queue.drop(one)
+    assert len(queue._lanes[NORMAL]) < 100
+    assert ids(queue.take(2)) == [0]
+
+
+def test_oldest_arrival_looks_past_dropped_jobs() -> None:
+    jobs = [pending(3), pending(4, LOW), pending(5, HIGH)]
+    queue = filled(*jobs)
+    assert queue.oldest_arrival() == 3.0
+    queue.drop(jobs[0])
+    assert queue.oldest_arrival() == 4.0
+    queue.put_back(queue.take(1))
+    queue.drop(jobs[1])
+    assert queue.oldest_arrival() == 5.0
+    queue.take(1)
+    assert queue.oldest_arrival() is None
