@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from zts.broker.deadlines import DeadlineHeap
 from zts.broker.entries import ModelEntry
+from zts.broker.events import Action
 from zts.broker.finished import FinishedJobs
 from zts.broker.jobs import DONE, NO_DEADLINE, QUEUED, ClientRecord, PendingJob, error_result
 from zts.errors import Cancelled, DeadlineExceeded, ZtsError
@@ -28,15 +29,17 @@ class ClientBook:
         deadlines: Of all pending jobs that have one.
         with_results: Clients whose ``out`` is not empty; some may be empty again.
         finished: Which answers are kept.
+        withdrawn: Item ids of cancelled jobs by the worker that holds them; told to it at the end of the tick.
     """
 
-    __slots__ = ("_clients", "deadlines", "finished", "with_results")
+    __slots__ = ("_clients", "deadlines", "finished", "with_results", "withdrawn")
 
     def __init__(self, finished_jobs: int, finished_bytes: int) -> None:
         self._clients: dict[str, ClientRecord] = {}
         self.deadlines = DeadlineHeap()
         self.with_results: list[ClientRecord] = []
         self.finished = FinishedJobs(finished_jobs, finished_bytes)
+        self.withdrawn: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -104,16 +107,31 @@ class ClientBook:
                 unknown += 1
         return unknown
 
-    def forget(self, client_id: str) -> None:
-        """Cancel all that a client asked for and forget it and its answers."""
+    def forget(self, client_id: str) -> list[Action]:
+        """Cancel all that a client asked for and forget it and its answers; nothing is to be done at once."""
         client = self._clients.pop(client_id, None)
         if client is None:
-            return
+            return []
         for known in client.jobs.values():
             if type(known) is PendingJob:
                 self._cancel(known)
         client.jobs.clear()
         client.out.clear()
+        return []
+
+    def pass_on(self, held: dict[int, PendingJob], rows: Sequence[Result]) -> tuple[dict[str, list[Result]], int]:
+        """Sort parts of answers by client; also return how many nobody waits for. ``held``: by item id."""
+        groups: dict[str, list[Result]] = {}
+        unwanted = 0
+        for row in rows:
+            job = held.get(row.item_id)
+            if job is None or job.state == DONE:
+                unwanted += 1
+                continue
+            job.has_parts = True
+            part = Result(job.wire.job_id, row.status, row.head, row.body)
+            groups.setdefault(job.client.client_id, []).append(part)
+        return groups, unwanted
 
     def take_results(self) -> list[tuple[str, list[Result]]]:
         """Return each client's answers of this tick and begin new lists; they are kept for resends."""
@@ -131,6 +149,8 @@ class ClientBook:
         job.entry.count_answer(Cancelled.http_status)
         if job.state == QUEUED:
             job.entry.queue.drop(job)
+        else:
+            self.withdrawn.setdefault(job.worker_id, []).append(job.item_id)
         self._end(job)
 
     def _end(self, job: PendingJob) -> None:

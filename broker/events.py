@@ -22,6 +22,7 @@ __all__ = [
     "Action",
     "BatchDone",
     "BatchSent",
+    "ChunksArrived",
     "ClientGone",
     "Count",
     "DefaultChanged",
@@ -33,6 +34,8 @@ __all__ = [
     "ModelRemoved",
     "OutcomesArrived",
     "SendBatch",
+    "SendCancel",
+    "SendChunks",
     "SendFence",
     "SendResults",
     "TickEnded",
@@ -40,6 +43,7 @@ __all__ = [
     "WorkerGone",
     "WorkerReady",
     "WorkersExpected",
+    "counts",
 ]
 
 # ---------------------------------------------------------------- events
@@ -133,6 +137,15 @@ class OutcomesArrived:
 
 
 @dataclass(slots=True)
+class ChunksArrived:
+    """A worker sent parts of streamed answers; their last parts come as outcomes. Yields ``SendChunks`` at once."""
+
+    worker_id: str
+    epoch: int
+    rows: Sequence[Result]
+
+
+@dataclass(slots=True)
 class WorkerDraining:
     """A worker gets nothing new; what it holds it finishes. Yields ``SendFence`` once (in this event's actions)."""
 
@@ -177,6 +190,7 @@ Event: TypeAlias = (
     | ClientGone
     | WorkerReady
     | OutcomesArrived
+    | ChunksArrived
     | WorkerDraining
     | WorkerGone
     | WorkersExpected
@@ -201,6 +215,23 @@ class SendResults:
 
     client: str
     rows: list[Result]
+
+
+@dataclass(slots=True)
+class SendChunks:
+    """Send these parts of answers to a client, before any later ``SendResults``."""
+
+    client: str
+    rows: list[Result]
+
+
+@dataclass(slots=True)
+class SendCancel:
+    """Tell this process of a worker that nobody wants these items: it need not run what it has not begun."""
+
+    worker_id: str
+    epoch: int
+    item_ids: list[int]
 
 
 @dataclass(slots=True)
@@ -233,4 +264,9 @@ class Count:
     by: int = 1
 
 
-Action: TypeAlias = SendBatch | SendResults | SendFence | BatchSent | BatchDone | Count
+Action: TypeAlias = SendBatch | SendResults | SendChunks | SendCancel | SendFence | BatchSent | BatchDone | Count
+
+
+def counts(**by_name: int) -> list[Action]:
+    """Return a ``Count`` for each number that is not 0."""
+    return [Count(name, by) for name, by in by_name.items() if by]

@@ -143,7 +143,7 @@ class Requests:
             raise ServerError("The node agent's answer about the model is not understood.")
         spec = ModelSpec.from_map(raw)
         at_startup = _flag(request.args, "at_startup", default=False)
-        if at_startup:
+        if at_startup and "snapshot" not in request.args:
             spec = replace(spec, loaded_at_startup=True)
         minimum = spec.min_workers or count
         entry = self._state.find(spec.name, spec.version)

@@ -6,16 +6,39 @@ lazily (queue lanes, the heap of deadlines) skip jobs that are done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from zts.errors import DeadlineExceeded, ModelNotFound, NoWorker, PoisonJob, QueueFull, VersionNotFound, ZtsError
+from zts.errors import (
+    DeadlineExceeded,
+    ModelNotFound,
+    NoWorker,
+    PoisonJob,
+    QueueFull,
+    VersionNotFound,
+    WorkerDied,
+    ZtsError,
+)
+from zts.wire.frames import MAX_ROWS
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import NORMAL, Job, Result
 
 if TYPE_CHECKING:
     from zts.broker.entries import ModelEntry
 
-__all__ = ["DONE", "NO_DEADLINE", "QUEUED", "SENT", "ClientRecord", "PendingJob", "error_result", "poison_text"]
+__all__ = [
+    "DONE",
+    "NO_DEADLINE",
+    "QUEUED",
+    "SENT",
+    "STREAM_CUT_TEXT",
+    "ClientRecord",
+    "PendingJob",
+    "error_result",
+    "poison_text",
+    "portions",
+]
+
+_T = TypeVar("_T")
 
 QUEUED: Final = 0
 SENT: Final = 1  # a worker holds it
@@ -40,6 +63,8 @@ class PendingJob:
         deadline: When it is answered 408, ``NO_DEADLINE`` for never.
         state: ``QUEUED``, ``SENT`` or ``DONE``.
         attempts: Workers that were lost while they ran it.
+        worker_id: Who holds it, once it was sent.
+        has_parts: A part of its answer went to the client, so it cannot be run again.
     """
 
     __slots__ = (
@@ -48,11 +73,13 @@ class PendingJob:
         "client",
         "deadline",
         "entry",
+        "has_parts",
         "item_id",
         "lane",
         "size",
         "state",
         "wire",
+        "worker_id",
     )
 
     def __init__(
@@ -75,6 +102,8 @@ class PendingJob:
         self.deadline = NO_DEADLINE
         self.state = QUEUED
         self.attempts = 0
+        self.worker_id = ""
+        self.has_parts = False
 
     def forget_body(self) -> None:
         """Drop head and body, since a lane, the heap or a worker may refer to this job for a while yet."""
@@ -98,19 +127,29 @@ class ClientRecord:
         self.out: list[Result] = []
 
 
-_HEADS: Final = {
+_HEADS: Final[dict[type[ZtsError], bytes]] = {
     kind: pack_result_head(ResultHead(error=kind.code))
-    for kind in (DeadlineExceeded, ModelNotFound, NoWorker, PoisonJob, QueueFull, VersionNotFound)
+    for kind in (DeadlineExceeded, ModelNotFound, NoWorker, PoisonJob, QueueFull, VersionNotFound, WorkerDied)
 }
+
+
+STREAM_CUT_TEXT: Final = "Worker died. A part of the answer was sent already, so the job is not tried again."
+
+
+def poison_text(workers: int) -> str:
+    """Return what the client of a job reads that was running in ``workers`` workers when they died."""
+    # "Worker died." is what TorchServe's clients look for (TORCHSERVE.md 1.5).
+    times = "a worker when it died" if workers == 1 else f"{workers} workers when they died"
+    return f"Worker died. The job was running in {times} and is not tried again."
+
+
+def portions(rows: list[_T]) -> list[list[_T]]:
+    """Cut ``rows`` into lists that fit into one message each."""
+    if len(rows) <= MAX_ROWS:
+        return [rows]
+    return [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]
 
 
 def error_result(job_id: int, kind: type[ZtsError], text: str) -> Result:
     """Return the answer that makes the client raise ``kind`` with ``text``."""
     return Result(job_id, kind.http_status, _HEADS[kind], text.encode())
-
-
-def poison_text(workers: int) -> str:
-    """Return what the client of a job reads that was running in so many workers when they died."""
-    # "Worker died." is what TorchServe's clients look for (TORCHSERVE.md 3).
-    where = "a worker when it died" if workers == 1 else f"{workers} workers when they died"
-    return f"Worker died. The job was running in {where} and is not tried again."

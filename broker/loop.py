@@ -16,10 +16,11 @@ import zmq
 from zts.broker import events as e
 from zts.broker import fleet_events as f
 from zts.broker.fleet import Fleet
+from zts.broker.jobs import portions
 from zts.broker.journal import Journal
 from zts.broker.peers import ClientTable, WorkerRoutes
 from zts.broker.scheduler import Scheduler
-from zts.broker.sockets import Sockets
+from zts.broker.sockets import Sockets, send_frames
 from zts.clock import monotonic
 from zts.errors import RemoteProtocolError
 from zts.logs import LimitedLog
@@ -31,6 +32,7 @@ from zts.wire.messages import (
     Beat,
     Body,
     Cancel,
+    Chunks,
     Fence,
     Goodbye,
     Hello,
@@ -55,7 +57,6 @@ _CLIENT_MISSES: Final = 10
 _MAX_ROUNDS: Final = 8
 
 _NOBLOCK: Final = zmq.NOBLOCK
-_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 
 _log = logging.getLogger("zts.broker")
 
@@ -116,6 +117,8 @@ class BrokerLoop:
         self._scheduler_handlers: dict[type, Callable[[Any, float], None]] = {
             e.SendBatch: self._send_batch,
             e.SendResults: self._send_results,
+            e.SendChunks: self._send_chunks,
+            e.SendCancel: self._send_cancel,
             e.SendFence: self._send_fence,
             e.BatchSent: self._batch_moved,
             e.BatchDone: self._batch_moved,
@@ -215,11 +218,11 @@ class BrokerLoop:
             return
         client_id = self._clients.heard(connection, now)
         if client_id is None:
-            self._send(self._client, connection, self._say_hello)
+            send_frames(self._client, connection, self._say_hello)
         elif type(message) is Jobs:
             self._do_scheduler(self._scheduler.handle(e.JobsArrived(client_id, message.rows), now), now)
         elif type(message) is Beat:
-            self._send(self._client, connection, self._beat)
+            send_frames(self._client, connection, self._beat)
         elif type(message) is Cancel:
             self._do_scheduler(self._scheduler.handle(e.JobsCancelled(client_id, message.job_ids), now), now)
         elif type(message) is Goodbye:
@@ -230,10 +233,10 @@ class BrokerLoop:
     def _client_hello(self, connection: bytes, hello: Hello, now: float) -> None:
         if hello.role not in (Role.CLIENT, Role.HTTP) or not hello.peer_id:
             refused = Refused("bad_hello", "HELLO on this socket needs role client or http and a peer id")
-            self._send(self._client, connection, encode(refused))
+            send_frames(self._client, connection, encode(refused))
             return
         self._clients.hello(connection, hello.peer_id, now)
-        self._send(self._client, connection, self._welcome)
+        send_frames(self._client, connection, self._welcome)
 
     def _client_gone(self, connection: bytes, now: float) -> None:
         client_id = self._clients.lost(connection)
@@ -245,27 +248,31 @@ class BrokerLoop:
             self._do_fleet(self._fleet.handle(f.DataHello(connection, message), now), now)
             return
         owner = self._routes.owner(connection)
-        if type(message) is Outcomes:
+        if type(message) is Outcomes or type(message) is Chunks:
             self._outcomes(connection, owner, message, now)
         elif type(message) is Goodbye:
             if owner is not None:
                 self._do_fleet(self._fleet.handle(f.DataLeft(*owner, message.reason), now), now)
         elif type(message) is Beat:
-            self._send(self._worker, connection, self._beat if owner is not None else self._say_hello)
+            send_frames(self._worker, connection, self._beat if owner is not None else self._say_hello)
         else:
             self._fleet.count("unexpected_message")
 
-    def _outcomes(self, connection: bytes, owner: tuple[str, int] | None, message: Outcomes, now: float) -> None:
+    def _outcomes(
+        self, connection: bytes, owner: tuple[str, int] | None, message: Outcomes | Chunks, now: float
+    ) -> None:
         if owner is None:
             # A restarted broker, or a worker that was given up; its jobs are queued again already.
-            self._send(self._worker, connection, self._say_hello)
+            send_frames(self._worker, connection, self._say_hello)
             self._fleet.count("late_outcome", len(message.rows))
         elif owner != (message.worker_id, message.epoch):
             self._odd("foreign_outcome", f"worker {owner[0]} sent outcomes in the name of {message.worker_id}", now)
         else:
-            arrived = e.OutcomesArrived(
-                message.worker_id, message.epoch, message.run_us, message.batch_size, message.rows
-            )
+            arrived: e.Event
+            if type(message) is Outcomes:
+                arrived = e.OutcomesArrived(*owner, message.run_us, message.batch_size, message.rows)
+            else:
+                arrived = e.ChunksArrived(*owner, message.rows)
             self._do_scheduler(self._scheduler.handle(arrived, now), now)
 
     def _subscriptions(self, now: float) -> None:
@@ -288,11 +295,11 @@ class BrokerLoop:
             self._scheduler_handlers[type(action)](action, now)
 
     def _send_control(self, action: f.SendControl, now: float) -> None:
-        if not self._send(self._control, action.connection, encode(action.message)):
+        if not send_frames(self._control, action.connection, encode(action.message)):
             self._do_fleet(self._fleet.handle(f.ControlLost(action.connection), now), now)
 
     def _send_worker(self, action: f.SendWorker, now: float) -> None:
-        self._send(self._worker, action.connection, encode(action.message))
+        send_frames(self._worker, action.connection, encode(action.message))
 
     def _route_worker(self, action: f.RouteWorker, now: float) -> None:
         self._routes.set(action.worker_id, action.epoch, action.connection)
@@ -342,6 +349,17 @@ class BrokerLoop:
         elif not self._send_rows(self._client, connection, Results, action.rows):
             self._client_gone(connection, now)
 
+    def _send_chunks(self, action: e.SendChunks, now: float) -> None:
+        connection = self._clients.route(action.client)
+        if connection is not None:
+            self._send_rows(self._client, connection, lambda rows: Chunks("", 0, rows), action.rows)
+
+    def _send_cancel(self, action: e.SendCancel, now: float) -> None:
+        connection = self._routes.route(action.worker_id, action.epoch)
+        if connection is not None:
+            for some in portions(action.item_ids):
+                send_frames(self._worker, connection, encode(Cancel(some)))
+
     def _batch_moved(self, action: e.BatchSent | e.BatchDone, now: float) -> None:
         actions = self._fleet.handle(action, now)
         if actions:
@@ -366,28 +384,7 @@ class BrokerLoop:
             return self._send_rows(socket, connection, make, rows[:half]) and self._send_rows(
                 socket, connection, make, rows[half:]
             )
-        return self._send(socket, connection, frames)
-
-    def _send(self, socket: zmq.Socket[bytes], connection: bytes, frames: list[Body]) -> bool:
-        """Send without waiting; return False when nobody is at ``connection`` any more."""
-        try:
-            socket.send(connection, _MORE)
-            if len(frames) == 1:
-                socket.send(frames[0], _NOBLOCK)
-                return True
-            socket.send(frames[0], _MORE)
-            last = len(frames) - 1
-            for i in range(1, last):
-                socket.send(frames[i], _MORE, copy=False)
-            socket.send(frames[last], _NOBLOCK, copy=False)
-        except zmq.Again:
-            self._fleet.count("send_would_block")
-            return False
-        except zmq.ZMQError as exc:
-            if exc.errno != zmq.EHOSTUNREACH:
-                raise
-            return False
-        return True
+        return send_frames(socket, connection, frames)
 
     # ------------------------------------------------------------ oddities
 

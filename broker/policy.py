@@ -200,9 +200,10 @@ class WorkerPool:
             self._open_until = now + self._delay_s
             self._open_room = worker.batch_size - load
 
-    def answered(self, worker: WorkerRecord, run_s: float) -> None:
-        """Note that a batch of this worker ran for ``run_s`` and left ``held``; its window is closed."""
-        self.run_s = run_s if self.run_s < 0 else self.run_s + _EWMA_WEIGHT * (run_s - self.run_s)
+    def answered(self, worker: WorkerRecord, run_s: float | None) -> None:
+        """Note that a batch of this worker ran for ``run_s`` (None: nothing ran) and left ``held``."""
+        if run_s is not None:
+            self.run_s = run_s if self.run_s < 0 else self.run_s + _EWMA_WEIGHT * (run_s - self.run_s)
         if self._open is worker:
             self._open = None
         if self.workers.get(worker.worker_id) is worker:

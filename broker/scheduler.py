@@ -11,21 +11,18 @@ so that the cost of a job does not depend on how many models, workers or waiting
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from zts.broker import events as e
 from zts.broker.clients import ClientBook
 from zts.broker.entries import ModelEntry, ModelTable
-from zts.broker.jobs import DONE, NO_DEADLINE, SENT, PendingJob, poison_text
+from zts.broker.jobs import DONE, NO_DEADLINE, SENT, STREAM_CUT_TEXT, PendingJob, poison_text, portions
 from zts.broker.policy import WorkerRecord
-from zts.errors import NoWorker, PoisonJob, QueueFull
+from zts.errors import NoWorker, PoisonJob, QueueFull, WorkerDied
 from zts.settings import Settings
-from zts.wire.frames import MAX_ROWS
 from zts.wire.messages import Result, WorkItem
 
 __all__ = ["Scheduler"]
-
-_T = TypeVar("_T")
 
 # Rows are made a hundred thousand times a second; this skips the Python-level __new__ of the named tuples.
 _new: Final = tuple.__new__
@@ -49,9 +46,10 @@ class Scheduler:
         self._handlers: dict[type, Callable[[Any, float], list[e.Action]]] = {
             e.JobsArrived: self._on_jobs_arrived,
             e.OutcomesArrived: self._on_outcomes_arrived,
+            e.ChunksArrived: self._on_chunks_arrived,
             e.TickEnded: self._on_tick_ended,
             e.JobsCancelled: self._on_jobs_cancelled,
-            e.ClientGone: self._on_client_gone,
+            e.ClientGone: lambda event, _now: self._book.forget(event.client),
             e.WorkerReady: self._on_worker_ready,
             e.WorkerDraining: self._on_worker_draining,
             e.WorkerGone: self._on_worker_gone,
@@ -83,7 +81,7 @@ class Scheduler:
         return [entry.to_map(now, running.get(entry, 0)) for entry in self._models]
 
     def snapshot(self) -> dict[str, Any]:
-        """Return what is where, in numbers, for ``status`` and for tests."""
+        """Return what is where, in numbers."""
         return {
             "models": len(list(self._models)),
             "queued": sum(entry.queue.count for entry in self._models),
@@ -172,20 +170,26 @@ class Scheduler:
         if ok:
             entry.count_answer(200, ok)
         run_s = event.run_us / 1e6
-        entry.run_s.observe(run_s)
-        entry.batch_size.observe(event.batch_size)
-        entry.pool.answered(worker, run_s)
+        if event.batch_size:  # 0: expired items only, or the rest of a batch that was told before
+            entry.run_s.observe(run_s)
+            entry.batch_size.observe(event.batch_size)
+            entry.pool.answered(worker, run_s)
+        else:
+            entry.pool.answered(worker, None)
         self._touch(worker)
         if entry.queue.count:
             self._mark(entry)
-        return _counts(late_outcome=unknown, discarded_result=discarded)
+        return e.counts(late_outcome=unknown, discarded_result=discarded)
+
+    def _on_chunks_arrived(self, event: e.ChunksArrived, now: float) -> list[e.Action]:
+        worker = self._workers.get(event.worker_id)
+        if worker is None or worker.epoch != event.epoch:
+            return [e.Count("unknown_worker" if worker is None else "old_epoch", len(event.rows))]
+        groups, unwanted = self._book.pass_on(worker.held, event.rows)
+        return [*(e.SendChunks(client, rows) for client, rows in groups.items()), *e.counts(discarded_result=unwanted)]
 
     def _on_jobs_cancelled(self, event: e.JobsCancelled, now: float) -> list[e.Action]:
-        return _counts(unknown_job=self._book.cancel(event.client, event.job_ids))
-
-    def _on_client_gone(self, event: e.ClientGone, now: float) -> list[e.Action]:
-        self._book.forget(event.client)
-        return []
+        return e.counts(unknown_job=self._book.cancel(event.client, event.job_ids))
 
     # ------------------------------------------------------------ the tick
 
@@ -200,9 +204,11 @@ class Scheduler:
         actions: list[e.Action] = []
         if self._touched_workers:
             self._flush_workers(actions)
+        if book.withdrawn:
+            actions += self._withdraw()
         if book.with_results:
             for client_id, rows in book.take_results():
-                actions += [e.SendResults(client_id, some) for some in _portions(rows)]
+                actions += [e.SendResults(client_id, some) for some in portions(rows)]
         book.deadlines.sweep()
         return actions
 
@@ -218,12 +224,14 @@ class Scheduler:
                         self._book.fail(job, NoWorker, text)
                 return
             worker, room = choice
+            worker_id = worker.worker_id
             jobs = queue.take(room)
             held, out = worker.held, worker.out
             arrived_at, same = jobs[0].arrived_at, 0
             last_deadline, left_ms = NO_DEADLINE, 0
             for job in jobs:
                 job.state = SENT
+                job.worker_id = worker_id
                 item_id = job.item_id
                 held[item_id] = job
                 wire = job.wire
@@ -251,7 +259,7 @@ class Scheduler:
             if worker.out:
                 rows = worker.out
                 worker.out = []
-                for some in _portions(rows):
+                for some in portions(rows):
                     actions.append(e.SendBatch(worker.worker_id, worker.epoch, some))
             # Only the net change of a tick is told: a worker that got the next batch at once was never idle.
             is_busy = bool(worker.held)
@@ -262,6 +270,11 @@ class Scheduler:
                 else:
                     idle.append(e.BatchDone(worker.worker_id))
         actions += idle
+
+    def _withdraw(self) -> list[e.Action]:
+        withdrawn, self._book.withdrawn = self._book.withdrawn, {}
+        known = [(self._workers[worker_id], ids) for worker_id, ids in withdrawn.items() if worker_id in self._workers]
+        return [e.SendCancel(worker.worker_id, worker.epoch, ids) for worker, ids in known]
 
     def _mark(self, entry: ModelEntry) -> None:
         if not entry.is_dirty:
@@ -339,7 +352,9 @@ class Scheduler:
         for job in held:
             if job.state == DONE:
                 continue
-            if job.attempts >= entry.spec.max_attempts:
+            if job.has_parts:
+                self._book.fail(job, WorkerDied, STREAM_CUT_TEXT)
+            elif job.attempts >= entry.spec.max_attempts:
                 self._book.fail(job, PoisonJob, poison_text(job.attempts))
             else:
                 back.append(job)
@@ -383,13 +398,3 @@ class Scheduler:
 
     def _on_default_changed(self, event: e.DefaultChanged, now: float) -> list[e.Action]:
         return [] if self._models.set_default(event.name, event.version) else [e.Count("unknown_model")]
-
-
-def _counts(**counts: int) -> list[e.Action]:
-    return [e.Count(name, by) for name, by in counts.items() if by]
-
-
-def _portions(rows: list[_T]) -> list[list[_T]]:
-    if len(rows) <= MAX_ROWS:
-        return [rows]
-    return [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]

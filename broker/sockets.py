@@ -21,14 +21,43 @@ from zts.config import check_ipc_path
 from zts.errors import ConfigError, ServerError
 from zts.settings import Endpoints
 from zts.wire.frames import MAX_BODY_BYTES
+from zts.wire.messages import Body
 
-__all__ = ["Sockets", "check_endpoint", "open_sockets", "prepare_runtime_dir", "raise_file_limit"]
+__all__ = ["Sockets", "check_endpoint", "open_sockets", "prepare_runtime_dir", "raise_file_limit", "send_frames"]
 
 # Events that a slow subscriber may be behind before it misses some.
 _EVENT_HWM: Final = 10_000
 # A TCP peer that vanished without a FIN is noticed after this.
 _TCP_BEAT_MS: Final = 5_000
 _TCP_SILENCE_MS: Final = 20_000
+
+
+_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
+
+
+def send_frames(socket: zmq.Socket[bytes], connection: bytes, frames: list[Body]) -> bool:
+    """Send over a ROUTER without waiting; large bodies are not copied.
+
+    Returns:
+        False when nobody is at ``connection`` any more, or it takes nothing: treat the peer as lost.
+    """
+    try:
+        socket.send(connection, _MORE)
+        if len(frames) == 1:
+            socket.send(frames[0], zmq.NOBLOCK)
+            return True
+        socket.send(frames[0], _MORE)
+        last = len(frames) - 1
+        for i in range(1, last):
+            socket.send(frames[i], _MORE, copy=False)
+        socket.send(frames[last], zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return False
+    except zmq.ZMQError as exc:
+        if exc.errno != zmq.EHOSTUNREACH:
+            raise
+        return False
+    return True
 
 
 @dataclass(slots=True)

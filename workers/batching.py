@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["BatchWindow", "Window"]
@@ -27,6 +28,9 @@ class Window(Protocol[T]):
 
     def clear(self) -> list[T]:
         """Remove and return all items."""
+
+    def discard(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Remove and return the items of which ``unwanted`` is true."""
 
     def __len__(self) -> int: ...
 
@@ -90,6 +94,13 @@ class BatchWindow(Generic[T]):
         items = [item for _, item in self._held]
         self._held.clear()
         return items
+
+    def discard(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Remove and return the jobs of which ``unwanted`` is true; the others keep their order and arrival."""
+        dropped = [item for _, item in self._held if unwanted(item)]
+        if dropped:
+            self._held = deque(row for row in self._held if not unwanted(row[1]))
+        return dropped
 
     def __len__(self) -> int:
         return len(self._held)

@@ -24,8 +24,8 @@ from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.frames import Role
 from zts.workers import events as e
-from zts.workers.core import PresenceCore
 from zts.workers.options import WorkerOptions
+from zts.workers.presence import PresenceCore
 
 __all__ = ["Board", "ControlThread", "Inbox", "say"]
 

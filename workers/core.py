@@ -1,7 +1,7 @@
-"""One worker's brain, in two halves that never share a thread. Pure, layer 2.
+"""One worker's brain for jobs: which leave as a batch, what has expired, when a draining worker may go. Pure, layer 2.
 
-``ComputeCore`` decides about jobs: which leave as a batch, what has expired, when a draining worker may go.
-``PresenceCore`` decides what the broker is told about this process: hello, beats, states, and when to give up.
+``ComputeCore`` belongs to the thread that runs the handler; what the broker is told about the process is decided in
+``workers/presence.py``.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from zts.errors import DeadlineExceeded
+from zts.errors import Cancelled, DeadlineExceeded
 from zts.lifecycle import WorkerEvent, WorkerState, next_state
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers import events as e
 from zts.workers.batching import Window
 
-__all__ = ["FENCE_WAIT_S", "HELLO_RETRY_S", "ComputeCore", "Held", "PresenceCore"]
+__all__ = ["FENCE_WAIT_S", "HELLO_QUIET_S", "HELLO_RETRY_S", "ComputeCore", "Held"]
 
 FENCE_WAIT_S: Final = 2.0  # a draining worker waits so long for the broker's FENCE
 HELLO_RETRY_S: Final = 2.0
-_HELLO_QUIET_S: Final = 0.5  # several REFUSED for messages sent before are answered by one HELLO
-_SILENT_BEATS: Final = 3
-_SILENT_MIN_S: Final = 3.0
+HELLO_QUIET_S: Final = 0.5  # several REFUSED for messages sent before are answered by one HELLO
 # Rows of one OUTCOMES: with every body just inline (32 KiB) the header frame stays below a quarter of its limit.
 _OUTCOME_ROWS: Final = 512
 _TRACEBACK_LINES: Final = 30
@@ -31,11 +29,16 @@ _TRACEBACK_LINES: Final = 30
 Held: TypeAlias = tuple[float | None, WorkItem]
 
 _DEADLINE_HEAD = pack_result_head(ResultHead(error=DeadlineExceeded.code))
+_CANCELLED_HEAD = pack_result_head(ResultHead(error=Cancelled.code))
 _DEADLINE_TEXT = b"The request's time budget was over before the worker could run it."
 
 
 def _expired(item: WorkItem) -> Result:
     return Result(item.item_id, DeadlineExceeded.http_status, _DEADLINE_HEAD, _DEADLINE_TEXT)
+
+
+def _cancelled(item: WorkItem) -> Result:
+    return Result(item.item_id, Cancelled.http_status, _CANCELLED_HEAD, b"")
 
 
 class ComputeCore:
@@ -134,7 +137,7 @@ class ComputeCore:
         return [e.Count("items_of_old_broker", dropped)] if dropped else []
 
     def _on_hello_asked(self, event: e.HelloAsked, now: float) -> list[e.Action]:
-        if self.state is WorkerState.LOADING or (not self._welcomed and now < self._hello_said_at + _HELLO_QUIET_S):
+        if self.state is WorkerState.LOADING or (not self._welcomed and now < self._hello_said_at + HELLO_QUIET_S):
             return []
         return [self._hello(now)]
 
@@ -156,6 +159,12 @@ class ComputeCore:
         for item in event.items:
             add((now + item.timeout_ms / 1000 if item.timeout_ms else None, item), now)
         return []
+
+    def _on_items_cancelled(self, event: e.ItemsCancelled, now: float) -> list[e.Action]:
+        # The broker wants an answer for each all the same: its credit for this worker depends on it.
+        unwanted = set(event.item_ids)
+        dropped = self._window.discard(lambda held: held[1].item_id in unwanted)
+        return self._answer(0, 0, [_cancelled(item) for _, item in dropped]) if dropped else []
 
     def _on_batch_finished(self, event: e.BatchFinished, now: float) -> list[e.Action]:
         self._running = False
@@ -233,136 +242,6 @@ class ComputeCore:
         return self._fenced or (self._fence_deadline is not None and now >= self._fence_deadline)
 
 
-class PresenceCore:
-    """Decide what the control thread says.
-
-    Args:
-        now: The time at which the process started.
-        heartbeat_s: Pause between beats; the broker's WELCOME may ask for a shorter one.
-        orphan_timeout_s: Exit when no broker was heard for so long; 0: never.
-        drain_timeout_s: Exit so long after the first StopAsked, whatever still runs.
-    """
-
-    def __init__(self, *, now: float, heartbeat_s: float, orphan_timeout_s: float, drain_timeout_s: float) -> None:
-        self._heartbeat_s = heartbeat_s
-        self._orphan_timeout_s = orphan_timeout_s
-        self._drain_timeout_s = drain_timeout_s
-        self.state = WorkerState.LOADING
-        self._broker_id: str | None = None
-        self._heard_at = now
-        self._hello_at: float | None = now
-        self._hello_said_at = float("-inf")
-        self._beat_at: float | None = None  # None: not welcomed
-        self._drain_deadline: float | None = None
-        self._closed = False
-
-    def handle(self, event: e.Event, now: float) -> list[e.Action]:
-        """Take in ``event`` and return what to do, in order.
-
-        Raises:
-            KeyError: If ``event`` is none of this core's.
-        """
-        return [] if self._closed else _PRESENCE[type(event)](self, event, now)
-
-    def next_deadline(self) -> float:
-        """Return when ``TickEnded`` should come at the latest."""
-        due = [self._heard_at + self._silent_after_s] if self._beat_at is not None else []
-        due += [at for at in (self._hello_at, self._beat_at, self._drain_deadline) if at is not None]
-        if self._orphan_timeout_s:
-            due.append(self._heard_at + self._orphan_timeout_s)
-        return min(due)
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the state for tests and logs."""
-        return {"state": self.state.value, "broker_id": self._broker_id, "welcomed": self._beat_at is not None}
-
-    @property
-    def _silent_after_s(self) -> float:
-        return max(_SILENT_BEATS * self._heartbeat_s, _SILENT_MIN_S)
-
-    def _hello(self, now: float) -> e.Action:
-        self._beat_at = None
-        self._hello_said_at = now
-        self._hello_at = now + HELLO_RETRY_S
-        return e.SayHello()
-
-    def _on_welcomed(self, event: e.Welcomed, now: float) -> list[e.Action]:
-        self._heard_at, self._hello_at = now, None
-        if event.heartbeat_s > 0:
-            self._heartbeat_s = min(self._heartbeat_s, event.heartbeat_s)
-        self._beat_at = now + self._heartbeat_s
-        changed = self._broker_id != event.broker_id
-        self._broker_id = event.broker_id
-        return [e.Tell(e.BrokerChanged(event.broker_id))] if changed else []
-
-    def _on_broker_heard(self, event: e.BrokerHeard, now: float) -> list[e.Action]:
-        self._heard_at = now
-        if event.broker_id != self._broker_id and self._beat_at is not None:
-            return [self._hello(now)]
-        return []
-
-    def _on_hello_asked(self, event: e.HelloAsked, now: float) -> list[e.Action]:
-        self._heard_at = now
-        if self._beat_at is None and now < self._hello_said_at + _HELLO_QUIET_S:
-            return []
-        # The broker also asks here when it is the data connection that it lost.
-        return [self._hello(now), e.Tell(event)]
-
-    def _on_refused(self, event: e.Refused, now: float) -> list[e.Action]:
-        self._closed = True
-        return [e.Exit(e.EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
-
-    def _on_stop_asked(self, event: e.StopAsked, now: float) -> list[e.Action]:
-        if event.times > 1:
-            self._closed = True
-            return [e.Exit(e.EXIT_KILLED, f"{event.reason} again: leaving at once")]
-        return self._stop(event.reason, now)
-
-    def _on_parent_gone(self, event: e.ParentGone, now: float) -> list[e.Action]:
-        return self._stop("the node agent is gone", now)
-
-    def _stop(self, reason: str, now: float) -> list[e.Action]:
-        if self.state not in (WorkerState.LOADING, WorkerState.READY):
-            return []
-        loading = self.state is WorkerState.LOADING
-        self.state = next_state(self.state, WorkerEvent.DRAIN)
-        report = e.ReportState(WorkerEvent.DRAIN, reason)
-        if loading:
-            self._closed = True
-            return [report, e.SendGoodbye(reason), e.Exit(e.EXIT_DONE, f"{reason} while loading")]
-        self._drain_deadline = now + self._drain_timeout_s
-        return [report, e.Tell(e.DrainAsked(reason))]
-
-    def _on_state_reported(self, event: e.StateReported, now: float) -> list[e.Action]:
-        if event.event is WorkerEvent.DRAIN and self.state is not WorkerState.READY:
-            return []  # said already, when the signal came
-        self.state = next_state(self.state, event.event)
-        if event.event is WorkerEvent.DRAIN:
-            self._drain_deadline = now + self._drain_timeout_s
-        return [e.ReportState(event.event, event.reason, event.detail)]
-
-    def _on_leave_asked(self, event: e.LeaveAsked, now: float) -> list[e.Action]:
-        self._closed = True
-        return [e.SendGoodbye(event.reason), e.Close()] if event.goodbye else [e.Close()]
-
-    def _on_tick(self, event: e.TickEnded, now: float) -> list[e.Action]:
-        if self._drain_deadline is not None and now >= self._drain_deadline:
-            self._closed = True
-            reason = f"not drained after {self._drain_timeout_s:g} s"
-            return [e.SendGoodbye(reason), e.Exit(e.EXIT_DRAIN_LIMIT, reason)]
-        if self._orphan_timeout_s and now >= self._heard_at + self._orphan_timeout_s:
-            self._closed = True
-            return [e.Exit(e.EXIT_ORPHAN, f"no broker for {self._orphan_timeout_s:g} s")]
-        if self._beat_at is not None and now >= self._heard_at + self._silent_after_s:
-            self._beat_at, self._hello_at = None, now
-        if self._hello_at is not None and now >= self._hello_at:
-            return [self._hello(now)]
-        if self._beat_at is not None and now >= self._beat_at:
-            self._beat_at = now + self._heartbeat_s
-            return [e.SendBeat()]
-        return []
-
-
 _Handler: TypeAlias = Callable[[Any, Any, float], list[e.Action]]
 
 _COMPUTE: dict[type, _Handler] = {
@@ -373,20 +252,9 @@ _COMPUTE: dict[type, _Handler] = {
     e.Refused: ComputeCore._on_refused,
     e.BrokerChanged: ComputeCore._on_broker_changed,
     e.ItemsArrived: ComputeCore._on_items,
+    e.ItemsCancelled: ComputeCore._on_items_cancelled,
     e.BatchFinished: ComputeCore._on_batch_finished,
     e.DrainAsked: ComputeCore._on_drain_asked,
     e.FenceArrived: ComputeCore._on_fence,
     e.TickEnded: ComputeCore._on_tick,
-}
-
-_PRESENCE: dict[type, _Handler] = {
-    e.Welcomed: PresenceCore._on_welcomed,
-    e.BrokerHeard: PresenceCore._on_broker_heard,
-    e.HelloAsked: PresenceCore._on_hello_asked,
-    e.Refused: PresenceCore._on_refused,
-    e.StopAsked: PresenceCore._on_stop_asked,
-    e.ParentGone: PresenceCore._on_parent_gone,
-    e.StateReported: PresenceCore._on_state_reported,
-    e.LeaveAsked: PresenceCore._on_leave_asked,
-    e.TickEnded: PresenceCore._on_tick,
 }

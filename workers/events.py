@@ -33,6 +33,7 @@ __all__ = [
     "FenceArrived",
     "HelloAsked",
     "ItemsArrived",
+    "ItemsCancelled",
     "LeaveAsked",
     "LoadDone",
     "LoadFailed",
@@ -113,6 +114,13 @@ class ItemsArrived:
 
     epoch: int
     items: Sequence[WorkItem]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsCancelled:
+    """Nobody waits for these items any more; those that wait in the window need not be run."""
+
+    item_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +273,7 @@ Event: TypeAlias = (
     | LoadDone
     | LoadFailed
     | ItemsArrived
+    | ItemsCancelled
     | FenceArrived
     | BatchFinished
     | BrokerChanged

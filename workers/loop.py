@@ -10,7 +10,7 @@ import contextlib
 import math
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import zmq
@@ -56,6 +56,7 @@ class ComputeLoop:
         )
         self._todo: deque[e.Action] = deque()
         self._exit_code: int | None = None
+        self._socket: zmq.Socket[bytes] | None = None
         self.counters: Counter[str] = Counter()
 
     def run(self, load: Callable[[WorkerOptions], Service]) -> int:
@@ -71,6 +72,7 @@ class ComputeLoop:
         socket = context.socket(zmq.DEALER)
         socket.sndhwm = socket.rcvhwm = 0
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
+        self._socket = socket
         socket.linger = 0  # of a process that dies of its handler nobody waits for anything
         try:
             socket.connect(self._options.worker_endpoint)
@@ -173,10 +175,16 @@ class ComputeLoop:
         board = self._board
         board.running_since = monotonic()
         try:
-            return run_batch(service, action.items)
+            return run_batch(service, action.items, self._emit)
         finally:
             board.batches += 1
             board.running_since = 0.0
+
+    def _emit(self, rows: Sequence[m.Result]) -> None:
+        """Send parts of answers now; called by the handler's thread, which is this one."""
+        frames = codec.encode(m.Chunks(self._options.worker_id, self._options.epoch, rows))
+        if self._socket is not None:
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames) == 1)
 
     def _send(self, socket: zmq.Socket[bytes], action: e.Action) -> None:
         options = self._options
@@ -210,6 +218,8 @@ def _data_event(message: m.Message) -> e.Event:
         return e.ItemsArrived(message.epoch, message.rows)
     if isinstance(message, m.Welcome):
         return e.Welcomed(message.broker_id)
+    if isinstance(message, m.Cancel):
+        return e.ItemsCancelled(message.job_ids)
     if isinstance(message, m.Fence):
         return e.FenceArrived(message.epoch)
     if isinstance(message, m.Refused):

@@ -1,17 +1,20 @@
-"""Metrics that handlers record through ``context.metrics`` (TORCHSERVE.md 3.5), kept in memory.
+"""Metrics that handlers record through ``context.metrics`` (TORCHSERVE.md 3.5), passed on as lines of text.
 
 Argument checks raise as TorchServe's do; a value that does not fit its metric is logged and dropped, so that a metric
-never fails a prediction. Exporting them is not done here.
+never fails a prediction. Nothing is summed here: the node agent does that with the lines that this process prints.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
+
+from zts.clock import monotonic, wall_time_s
+from zts.metrics.lines import Measurement, expanded_unit, format_line
 
 __all__ = [
     "Dimension",
@@ -21,29 +24,20 @@ __all__ = [
     "MetricsCacheKeyError",
     "MetricsCacheTypeError",
     "MetricsCacheValueError",
-    "MetricsStore",
-    "Sample",
-    "Series",
+    "Output",
 ]
 
 log = logging.getLogger("zts.worker")
 
-# Words that handlers use for units, and how they are reported.
-_UNITS: Final = {
-    "ms": "Milliseconds",
-    "s": "Seconds",
-    "percent": "Percent",
-    "count": "Count",
-    "MB": "Megabytes",
-    "kB": "Kilobytes",
-    "GB": "Gigabytes",
-    "B": "Bytes",
-    "": "unit",
-}
 _TIME_UNITS: Final = ("ms", "s")
 _SIZE_UNITS: Final = ("MB", "kB", "GB", "B")
-# A histogram keeps its sum, its count and this many of the latest values.
-_KEPT_VALUES: Final = 1000
+# What every batch records by itself. As gauges, of which only the last value is seen, they need no line for each of
+# thousands of batches a second: so many at once, then so many a second.
+_AUTOMATIC: Final = ("PredictionTime", "HandlerTime")
+_BURST_LINES: Final = 100.0
+_LINES_PER_S: Final = 50.0
+
+Output = Callable[[Sequence[str]], None]
 
 
 class MetricTypes(Enum):
@@ -66,83 +60,66 @@ class MetricsCacheKeyError(KeyError):
     """No metric of this name and type is known."""
 
 
-@dataclass(frozen=True, slots=True)
 class Dimension:
     """A label of a metric."""
 
-    name: str
-    value: str
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        self.value = value
 
     def __str__(self) -> str:
         return f"{self.name}:{self.value}"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dimension) and (self.name, self.value) == (other.name, other.value)
 
-@dataclass(slots=True)
-class Series:
-    """The values of one metric with one set of dimension values."""
+    def __hash__(self) -> int:
+        return hash((self.name, str(self.value)))
 
-    value: float = 0.0
-    sum: float = 0.0
-    count: int = 0
-    request_id: str = ""
-    latest: list[float] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One series as ``Metrics.collect`` returns it. ``unit`` is written out, such as ``Milliseconds``."""
-
-    name: str
-    metric_type: MetricTypes
-    unit: str
-    dimensions: Mapping[str, str]
-    value: float
-    sum: float
-    count: int
+    def __repr__(self) -> str:
+        return f"Dimension({self.name!r}, {self.value!r})"
 
 
 class Metric:
-    """One metric: a name, a unit, a type and the names of its dimensions. Thread-safe.
+    """One metric: a name, a unit, a type and the names of its dimensions.
 
-    Counters add up, gauges keep the last value, histograms keep sum, count and the latest values.
+    Args:
+        metric_name: Its name.
+        unit: Its unit; the short words (``ms``, ``MB``, …) are written out.
+        dimension_names: Names of its labels, in order.
+        metric_type: Its type.
+        emit: Takes each measurement; without it values go nowhere.
     """
 
     def __init__(
         self,
         metric_name: str,
         unit: str,
-        dimension_names: Sequence[str] = (),
+        dimension_names: Iterable[str] = (),
         metric_type: MetricTypes = MetricTypes.COUNTER,
+        emit: Callable[[Measurement], None] | None = None,
     ) -> None:
         self.metric_name = metric_name
-        self.unit = unit
-        self.dimension_names = list(dimension_names)
+        self.unit = expanded_unit(unit)
+        self.dimension_names = [str(name) for name in dimension_names]
         self.metric_type = metric_type
-        self.series: dict[tuple[str, ...], Series] = {}
-        self._lock = threading.Lock()
+        self._emit = emit
 
-    def add_or_update(self, value: float, dimension_values: Sequence[str] = (), request_id: str = "") -> None:
+    def add_or_update(self, value: float, dimension_values: Sequence[Any] = (), request_id: str = "") -> None:
         """Record ``value``; one that does not fit the metric is logged and dropped."""
-        if len(dimension_values) != len(self.dimension_names):
-            log.error(
-                "metric %s wants values for %s, got %s; the value is dropped",
-                self.metric_name,
-                self.dimension_names,
-                list(dimension_values),
-            )
+        names = self.dimension_names
+        if len(dimension_values) != len(names):
+            self._drop(value, f"it has the dimensions {names}, not {len(dimension_values)} of them")
             return
-        if self.metric_type is MetricTypes.COUNTER and value < 0:
-            log.error("counter %s cannot go down by %s; the value is dropped", self.metric_name, value)
-            return
-        key = tuple(str(item) for item in dimension_values)
-        with self._lock:
-            series = self.series.setdefault(key, Series())
-            series.count += 1
-            series.sum += value
-            series.value = series.sum if self.metric_type is MetricTypes.COUNTER else value
-            series.request_id = request_id
-            if self.metric_type is MetricTypes.HISTOGRAM:
-                series.latest = [*(series.latest or ())[-_KEPT_VALUES + 1 :], value]
+        number = _number(value)
+        if number is None:
+            self._drop(value, "a finite number is needed")
+        elif number < 0 and self.metric_type is MetricTypes.COUNTER:
+            self._drop(value, "a counter cannot go down")
+        elif self._emit is not None:
+            pairs = tuple((name, str(text)) for name, text in zip(names, dimension_values, strict=True))
+            kind = self.metric_type.value
+            self._emit(Measurement(self.metric_name, self.unit, number, pairs, kind, "", str(request_id or "")))
 
     def update(self, value: float, request_id: str = "", dimensions: Sequence[Dimension] = ()) -> None:
         """Record ``value`` with dimensions as objects, matched by name."""
@@ -150,23 +127,49 @@ class Metric:
         self.add_or_update(value, [by_name[name] for name in self.dimension_names if name in by_name], request_id)
 
     def reset(self) -> None:
-        """Forget all values."""
-        with self._lock:
-            self.series.clear()
+        """Do nothing: a metric keeps no values in this process."""
+
+    def _drop(self, value: object, why: str) -> None:
+        log.error("metric %s: %s; the value %r is dropped", self.metric_name, why, value)
 
 
 class Metrics:
-    """All metrics of one worker: the object behind ``context.metrics``.
+    """All metrics of one worker: the object behind ``context.metrics``. Thread-safe.
 
     Args:
         model_name: Value of the dimension ``ModelName`` that every metric gets.
         request_ids: Ids of the present batch; ``Context.begin_batch`` keeps them current.
+        output: Takes lines without line ends, several at once; without it values are checked and go nowhere.
+        defined: The metrics of metrics.yaml, each ``[name, type, unit, [dimension, …]]``.
+
+    Attributes:
+        cache: Type → name → metric.
     """
 
-    def __init__(self, model_name: str, request_ids: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        model_name: str,
+        request_ids: Mapping[int, str] | None = None,
+        *,
+        output: Output | None = None,
+        defined: Iterable[Sequence[Any]] = (),
+    ) -> None:
         self.model_name = model_name
         self.request_ids: Mapping[int, str] | None = request_ids
-        self.cache: dict[tuple[MetricTypes, str], Metric] = {}
+        self.store: list[Any] = []  # older handlers look at it; it was always empty
+        self.cache: dict[MetricTypes, dict[str, Metric]] = {}
+        self._output = output
+        self._hostname = socket.gethostname()
+        self._waiting: list[str] = []
+        self._is_in_batch = False
+        self._lines_left, self._refilled_at = _BURST_LINES, 0.0
+        self._thinned = frozenset(_AUTOMATIC)
+        for name, kind, unit, dimensions in defined:
+            self.add_metric_to_cache(name, unit, dimensions, MetricTypes(kind))
+            if kind != MetricTypes.GAUGE.value:
+                self._thinned -= {name}  # its lines are counted
+
+    # ------------------------------------------------------------ what handlers call
 
     def add_counter(
         self, name: str, value: float, idx: int | None = None, dimensions: Sequence[Dimension] | None = None
@@ -220,8 +223,9 @@ class Metrics:
         self._record(name, value, "percent", idx, dimensions, metric_type)
 
     def add_error(self, name: str, value: float, dimensions: Sequence[Dimension] | None = None) -> None:
-        """Count errors."""
-        self._record(name, value, "", None, [Dimension("Level", "Error"), *(dimensions or ())], MetricTypes.COUNTER)
+        """Count errors; the only dimension added is ``Level=Error``, and no request ids are shown."""
+        labels = _labels(dimensions, ("Level", "Error"))
+        self._update(name, value, "", "", labels, MetricTypes.COUNTER)
 
     def add_metric(
         self,
@@ -242,42 +246,52 @@ class Metrics:
         dimension_names: Sequence[str] = (),
         metric_type: MetricTypes = MetricTypes.COUNTER,
     ) -> Metric:
-        """Define a metric and return it; one that exists already is replaced.
+        """Define a metric and return it; one of this name and type that exists already is replaced.
 
         Raises:
             MetricsCacheTypeError: If an argument has the wrong type.
         """
-        _check_types(metric_name, unit, dimension_names, metric_type)
-        metric = Metric(metric_name, unit, dimension_names, metric_type)
-        self.cache[metric_type, metric_name] = metric
+        _check_types(metric_name, unit, metric_type)
+        if not isinstance(dimension_names, (list, tuple)):
+            raise MetricsCacheTypeError(f"dimension_names must be a list of names, not {dimension_names!r}")
+        metric = Metric(metric_name, unit, dimension_names, metric_type, self._emit)
+        self.cache.setdefault(metric_type, {})[metric_name] = metric
         return metric
 
     def get_metric(self, metric_name: str, metric_type: MetricTypes = MetricTypes.COUNTER) -> Metric:
         """Return a metric that was defined or recorded before.
 
         Raises:
+            MetricsCacheTypeError: If an argument has the wrong type.
             MetricsCacheKeyError: If there is none.
         """
+        _check_types(metric_name, "", metric_type)
         try:
-            return self.cache[metric_type, metric_name]
+            return self.cache[metric_type][metric_name]
         except KeyError:
-            raise MetricsCacheKeyError(f"no {metric_type} metric {metric_name!r} is known") from None
+            raise MetricsCacheKeyError(f"no {metric_type.value} metric {metric_name!r} is known") from None
 
-    def collect(self) -> list[Sample]:
-        """Return every series as it stands now."""
-        return [
-            Sample(
-                metric.metric_name,
-                metric.metric_type,
-                _UNITS.get(metric.unit, metric.unit),
-                dict(zip(metric.dimension_names, values, strict=True)),
-                series.value,
-                series.sum,
-                series.count,
-            )
-            for metric in list(self.cache.values())
-            for values, series in list(metric.series.items())
-        ]
+    # ------------------------------------------------------------ what the worker calls
+
+    def begin_batch(self, request_ids: Mapping[int, str]) -> None:
+        """Make these the ids of the present batch; its lines wait for ``end_batch``."""
+        self.request_ids = request_ids
+        self._is_in_batch = True
+
+    def end_batch(self, prediction_s: float | None) -> None:
+        """Pass on the batch's lines; ``prediction_s`` is how long the entry point took if it returned."""
+        if prediction_s is not None:
+            self.add_time("PredictionTime", round(prediction_s * 1000, 2))
+        self._is_in_batch = False
+        self._flush()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Metrics:
+        # A copied context has request ids of its own, and the worker's metrics.
+        copied = object.__new__(Metrics)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    # ------------------------------------------------------------ inside
 
     def _record(
         self,
@@ -288,16 +302,43 @@ class Metrics:
         dimensions: Sequence[Dimension] | None,
         metric_type: MetricTypes,
     ) -> None:
-        labels = {dimension.name: str(dimension.value) for dimension in dimensions or ()}
-        labels.setdefault("ModelName", self.model_name)
-        labels.setdefault("Level", "Model")
-        metric = self.cache.get((metric_type, name))
+        labels = _labels(dimensions, ("ModelName", self.model_name), ("Level", "Model"))
+        self._update(name, value, unit, self._request_id(idx), labels, metric_type)
+
+    def _update(
+        self, name: str, value: float, unit: str, ids: str, labels: Mapping[str, Any], metric_type: MetricTypes
+    ) -> None:
+        metric = self.cache.get(metric_type, {}).get(name)
         if metric is None:
             metric = self.add_metric_to_cache(name, unit, list(labels), metric_type)
-        if labels.keys() != set(metric.dimension_names):
-            log.error("metric %s wants %s, got %s; the value is dropped", name, metric.dimension_names, list(labels))
+        if name in self._thinned and not self._may_print():
             return
-        metric.add_or_update(value, [labels[key] for key in metric.dimension_names], self._request_id(idx))
+        names = metric.dimension_names
+        # By name where the names are the defined ones, else by position, as TorchServe does it.
+        if labels.keys() == set(names):
+            metric.add_or_update(value, [labels[key] for key in names], ids)
+        else:
+            metric.add_or_update(value, list(labels.values()), ids)
+
+    def _may_print(self) -> bool:
+        now = monotonic()
+        left = min(_BURST_LINES, self._lines_left + (now - self._refilled_at) * _LINES_PER_S)
+        self._refilled_at = now
+        self._lines_left = left - 1 if left >= 1 else left
+        return left >= 1
+
+    def _emit(self, measurement: Measurement) -> None:
+        if self._output is None:
+            return
+        line = format_line(measurement, int(wall_time_s()), self._hostname)
+        self._waiting.append(line)
+        if not self._is_in_batch:  # while the model loads, or in a thread of the handler's own
+            self._flush()
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._output is not None:
+            self._output(waiting)
 
     def _request_id(self, idx: int | None) -> str:
         ids = self.request_ids
@@ -306,29 +347,33 @@ class Metrics:
         return ",".join(ids.values()) if idx is None else ids.get(idx, "")
 
 
-class MetricsStore(Metrics):
-    """The older name and argument order of ``Metrics``, for handlers' tests."""
+def _labels(dimensions: Sequence[Dimension] | None, *added: tuple[str, str]) -> dict[str, Any]:
+    labels = {dimension.name: dimension.value for dimension in dimensions or ()}
+    for name, value in added:
+        labels.setdefault(name, value)
+    return labels
 
-    def __init__(self, request_ids: Mapping[int, str] | None, model_name: str) -> None:
-        super().__init__(model_name, request_ids)
+
+def _number(value: Any) -> float | None:
+    """Return ``value`` as a finite number (arrays and tensors of one element are fine), or None."""
+    if type(value) is int:
+        return value
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _check_unit(name: str, unit: str, allowed: Sequence[str]) -> None:
     if unit not in allowed:
-        raise MetricsCacheValueError(f"metric {name}: unit {unit!r} is none of {', '.join(allowed)}")
+        raise MetricsCacheValueError(f"metric {name}: the unit {unit!r} is none of {', '.join(allowed)}")
 
 
-def _check_types(metric_name: object, unit: object, dimension_names: object, metric_type: object) -> None:
-    wanted: list[tuple[str, object, Callable[[Any], bool]]] = [
-        ("metric_name must be a str", metric_name, lambda value: isinstance(value, str) and bool(value)),
-        ("unit must be a str", unit, lambda value: isinstance(value, str)),
-        (
-            "dimension_names must be a list of str",
-            dimension_names,
-            lambda value: isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value),
-        ),
-        ("metric_type must be a MetricTypes", metric_type, lambda value: isinstance(value, MetricTypes)),
-    ]
-    for what, value, fits in wanted:
-        if not fits(value):
-            raise MetricsCacheTypeError(f"{what}, not {value!r}")
+def _check_types(metric_name: object, unit: object, metric_type: object) -> None:
+    if not isinstance(metric_name, str) or not metric_name:
+        raise MetricsCacheTypeError(f"metric_name must be a str, not {metric_name!r}")
+    if not isinstance(unit, str):
+        raise MetricsCacheTypeError(f"unit must be a str, not {unit!r}")
+    if not isinstance(metric_type, MetricTypes):
+        raise MetricsCacheTypeError(f"metric_type must be one of MetricTypes, not {metric_type!r}")

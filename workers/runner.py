@@ -17,16 +17,19 @@ from zts.wire.messages import Result, WorkItem
 from zts.workers.control import say
 from zts.workers.events import BatchFinished
 
-__all__ = ["Service", "run_batch"]
+__all__ = ["Emit", "Service", "run_batch"]
 
 _UNSENDABLE_STATUS: Final = 500
+
+
+Emit = Callable[[Sequence[Result]], None]
 
 
 class Service(Protocol):
     """A loaded model: what ``zts.workers.loader.load_service`` returns."""
 
-    def run(self, items: Sequence[WorkItem]) -> list[Result]:
-        """Answer each item, in order."""
+    def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
+        """Answer each item, in order; parts of streamed answers go to ``emit`` as they come."""
 
     def close(self) -> Any:
         """Release what the handler holds."""
@@ -35,6 +38,7 @@ class Service(Protocol):
 def run_batch(
     service: Service,
     items: Sequence[WorkItem],
+    emit: Emit | None = None,
     *,
     clock: Callable[[], float] = monotonic,
 ) -> BatchFinished:
@@ -45,12 +49,13 @@ def run_batch(
     Args:
         service: The loaded model.
         items: The jobs, at least one.
+        emit: Takes parts of streamed answers: rows as in the result, for any of the items.
         clock: Monotonic seconds.
     """
     started = clock()
     results: Sequence[Result]
     try:
-        results = service.run(items)
+        results = service.run(items, emit)
     except MemoryError:
         traceback.print_exc()
         results = _all(items, OutOfResources("Out of resources"))

@@ -64,7 +64,7 @@ class Service:
         self._isolate_errors = isolate_errors
         self._handler = handler
 
-    def run(self, items: Sequence[WorkItem]) -> list[Result]:
+    def run(self, items: Sequence[WorkItem], emit: Callable[[Sequence[Result]], None] | None = None) -> list[Result]:
         """Run the handler once on ``items`` and return one result for each, in their order.
 
         Nothing but SystemExit, KeyboardInterrupt and GeneratorExit comes out; every other failure is a result.

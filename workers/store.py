@@ -1,13 +1,13 @@
-"""The node's model store: find an archive, unpack it, read it, in threads of its own. Layer 3: disk, threads.
+"""The node's model store: find or fetch an archive, unpack it, read it, in threads of its own. Layer 3: disk, threads.
 
 What is done is put into a list that the loop takes after it was woken; nothing here touches the loop's state.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ from typing import Any, Final
 
 from zts.archive import read_model, unpack
 from zts.archive.unpack import PARTIAL_PREFIX
-from zts.errors import BadRequest, DownloadFailed, ModelNotFound, ServerError, ZtsError
+from zts.errors import BadRequest, Conflict, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
+from zts.workers.download import check_allowed, download, file_name, is_url
 
-__all__ = ["ModelStore", "Prepared", "locate"]
+__all__ = ["ModelStore", "Prepared", "check_url", "locate"]
 
 _THREADS: Final = 2
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _log = logging.getLogger("zts.node")
 
 
@@ -50,13 +50,12 @@ class Prepared:
     error: ZtsError | None = None
 
 
-def locate(url: object, settings: Settings) -> Path:
-    """Return the archive or folder that a registration's ``url`` means (TORCHSERVE.md 2.1, 2.2).
+def check_url(url: object, settings: Settings) -> str:
+    """Return a registration's ``url`` if it may be looked at (TORCHSERVE.md 2.1).
 
     Raises:
         BadRequest: If there is no url.
-        ModelNotFound: If it is empty, leaves the model store, is not allowed or is not there.
-        DownloadFailed: If it would have to be fetched.
+        ModelNotFound: If it is empty, leaves its folder or needs a model store that is not there.
     """
     if url is None or not isinstance(url, str):
         raise BadRequest("Parameter url is required.")
@@ -64,23 +63,30 @@ def locate(url: object, settings: Settings) -> Path:
         raise ModelNotFound("empty url")
     if ".." in url:
         raise ModelNotFound(f"Relative path is not allowed in url: {url}")
-    if _URL.match(url):
-        if not any(re.fullmatch(pattern, url, re.IGNORECASE) for pattern in settings.allowed_urls):
-            raise ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
-        raise DownloadFailed(
-            f"Failed to download archive from: {url}: fetching is not built yet, copy the file into the model store"
-        )
     if not settings.model_store:
         raise ModelNotFound(f"Model not found at: {url}: no model store is configured (--model-store)")
+    return url
+
+
+def locate(url: str, settings: Settings) -> Path:
+    """Return the archive or folder of the model store that ``url`` (no address) means.
+
+    A plain name is looked up by its last part. An absolute path has to lie in the store: elsewhere it would read any
+    folder of the host past ``allowed_urls`` (Appendix A 21).
+
+    Raises:
+        ModelNotFound: If it is not there.
+    """
     store = Path(settings.model_store).resolve()
+    if "\0" in url:
+        raise ModelNotFound("Model not found at: a name with a zero byte")
     if os.path.isabs(url):
         path = Path(url)
-        # Absolute paths reach into the store only; elsewhere they would read any folder of the host.
-        if not path.resolve().is_relative_to(store) or not path.exists():
+        if not path.resolve().is_relative_to(store) or path.resolve() == store or not path.exists():
             raise ModelNotFound(f"Model not found at: {url}")
         return path
     path = store / os.path.basename(url.rstrip("/"))
-    if path == store or "\0" in url or not path.exists():
+    if path == store or not path.exists():
         raise ModelNotFound(f"Model not found at: {url}")
     return path
 
@@ -103,6 +109,7 @@ class ModelStore:
         self._done: SimpleQueue[Prepared] = SimpleQueue()
         self._lock = threading.Lock()
         self._users: dict[Path, set[object]] = {}  # folder → model versions (and orders) that need it
+        self._fetched: dict[tuple[str, str], Path] = {}  # model version → file in the store that goes with it
         self._sweep()
         for number in range(_THREADS):
             # Daemon threads: a shutdown does not wait for a large archive.
@@ -137,33 +144,58 @@ class ModelStore:
                 self._wake()
 
     def _prepare(self, ticket: object, args: Mapping[str, Any]) -> Prepared:
-        url = args.get("url")
-
         def read() -> Prepared:
-            path = locate(url, self._settings)
-            folder = self._unpack(path, ticket)
+            url = check_url(args.get("url"), self._settings)
+            path, fetched = self._file(url, reuse=bool(args.get("at_startup")))
+            folder: Path | None = None
             try:
+                folder = self._unpack(path, ticket)
                 spec, workers = read_model(
                     folder,
-                    url=str(url),
+                    url=url,
                     args=args,
                     settings=self._settings,
                     model_name_hint=_name_of(path),
                     gpu_count=self._gpu_count,
                 )
-                self._use(folder, (spec.name, spec.version))
+                self._use(folder, (spec.name, spec.version), path if fetched else None)
+                fetched = False
             finally:
-                self._leave(folder, ticket)
-            return Prepared(ticket=ticket, url=str(url), model_dir=str(folder), spec=spec, workers=workers)
+                if folder is not None:
+                    self._leave(folder, ticket)
+                if fetched:
+                    _delete(path)
+            return Prepared(ticket=ticket, url=url, model_dir=str(folder), spec=spec, workers=workers)
 
-        return self._guarded(ticket, str(url), read)
+        return self._guarded(ticket, str(args.get("url")), read)
 
     def _fetch(self, ticket: object, spec: ModelSpec) -> Prepared:
         def read() -> Prepared:
-            folder = self._unpack(locate(spec.url, self._settings), (spec.name, spec.version))
+            user = (spec.name, spec.version)
+            path, fetched = self._file(check_url(spec.url, self._settings), reuse=True)
+            folder = self._unpack(path, user)
+            if fetched:
+                self._use(folder, user, path)
             return Prepared(ticket=ticket, url=spec.url, model_dir=str(folder))
 
         return self._guarded(ticket, spec.url, read)
+
+    def _file(self, url: str, *, reuse: bool) -> tuple[Path, bool]:
+        """Return the file in the store that ``url`` means, and whether it was fetched for that.
+
+        ``reuse``: what is there under the address's name is taken. It lies there from the last start, or from before
+        this agent was started again; refusing it, as a registration does, would lose the model.
+        """
+        if not is_url(url):
+            return locate(url, self._settings), False
+        check_allowed(url, self._settings.allowed_urls)
+        store = Path(self._settings.model_store)
+        present = store / file_name(url)
+        if reuse and present.is_file():
+            _log.info("%s is in the model store already and is not fetched from %s again", present.name, url)
+            return present, False
+        _log.info("fetching %s", url)
+        return download(url, store, self._settings.allowed_urls), True
 
     def _unpack(self, path: Path, user: object) -> Path:
         """Unpack for ``user``, who holds the folder until ``_leave``."""
@@ -186,9 +218,18 @@ class ModelStore:
             _log.exception("preparing %s failed", url)
             return Prepared(ticket=ticket, url=url, error=ServerError(f"cannot prepare {url}: {exc}"))
 
-    def _use(self, folder: Path, user: object) -> None:
+    def _use(self, folder: Path, user: tuple[str, str], fetched: Path | None) -> None:
+        """Give ``folder`` one more user, who also owns the file that was ``fetched`` for it.
+
+        Raises:
+            Conflict: If that model version has another folder, whose fetched file would be forgotten.
+        """
         with self._lock:
+            if fetched is not None and any(user in users for other, users in self._users.items() if other != folder):
+                raise Conflict(f"Model version {user[1]} is already registered for model {user[0]}")
             self._users[folder].add(user)
+            if fetched is not None:
+                self._fetched[user] = fetched
 
     def _leave(self, folder: Path, user: object) -> None:
         """Give up a folder; the last user's going deletes it."""
@@ -206,13 +247,21 @@ class ModelStore:
     def _remove(self, name: str, version: str) -> None:
         with self._lock:
             folders = [folder for folder, users in self._users.items() if (name, version) in users]
+            fetched = self._fetched.pop((name, version), None)
         for folder in folders:
             self._leave(folder, (name, version))
+        if fetched is not None:
+            _delete(fetched)
 
     def _sweep(self) -> None:
         """Remove what an earlier agent left half unpacked."""
         for path in self._models_dir.glob(f"{PARTIAL_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _name_of(path: Path) -> str:

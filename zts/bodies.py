@@ -14,11 +14,14 @@ from typing import Any, Final
 from zts.errors import ZtsError
 
 __all__ = [
+    "customized_metadata",
     "describe_body",
     "error_body",
     "error_of",
+    "invalid_http",
     "json_body",
     "list_body",
+    "no_describer_text",
     "no_worker_text",
     "registered_text",
     "scaled_text",
@@ -61,6 +64,11 @@ def error_of(error: ZtsError) -> bytes:
     return error_body(error.http_status, error.type_name, error.public_message)
 
 
+def invalid_http() -> bytes:
+    """Return the body for bytes that are no HTTP, or a head above the limits."""
+    return error_body(400, "BadRequestException", "Invalid HTTP message.")
+
+
 def no_worker_text(model: str, version: str, cause: str) -> str:
     """Return TorchServe's one sentence for every way of having no worker, and behind it the true cause.
 
@@ -73,6 +81,13 @@ def no_worker_text(model: str, version: str, cause: str) -> str:
         "If this is a sequence inference, please check if it is closed, or expired; or exceeds maxSequenceJobQueueSize"
     )
     return f"{text}. {cause}" if cause else text
+
+
+def no_describer_text(model: str) -> str:
+    """Return what ``customized=true`` answers for a model without a worker."""
+    return (
+        f'Model "{model}" has no worker to serve describe request. Please use scale workers API to add workers.'
+    )
 
 
 def registered_text(model: str, version: str, workers: int) -> str:
@@ -117,18 +132,44 @@ def list_body(models: Sequence[Mapping[str, Any]], limit: int | None, token: int
     size = DEFAULT_PAGE if limit is None or not 1 <= limit <= DEFAULT_PAGE else limit
     start = max(token, 0)
     page = models[start : start + size]
-    out: dict[str, Any] = {"models": [{"modelName": row["name"], "modelUrl": row.get("url", "")} for row in page]}
+    out: dict[str, Any] = {}
     if start + size < len(models):
         out["nextPageToken"] = str(start + size)
+    out["models"] = [{"modelName": row["name"], "modelUrl": row.get("url", "")} for row in page]
     return json_body(out)
 
 
-def describe_body(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the describe array for version records (docs/ARCHITECTURE.md, "A version record")."""
-    return json_body([_version(record) for record in records])
+def describe_body(
+    records: Sequence[Mapping[str, Any]], customized: Mapping[str, Mapping[str, Any]] | None = None
+) -> bytes:
+    """Return the describe array.
+
+    Args:
+        records: Version records (docs/ARCHITECTURE.md, "A version record").
+        customized: What the handlers said about themselves, by version.
+    """
+    rows = [_version(record) for record in records]
+    for row in rows:
+        if customized and row["modelVersion"] in customized:
+            row["customizedMetadata"] = dict(customized[row["modelVersion"]])
+    return json_body(rows)
+
+
+def customized_metadata(body: bytes) -> dict[str, Any]:
+    """Return what a handler said about itself: a JSON object, or ``{}`` for anything else.
+
+    >>> customized_metadata(b'{"classes": 10}'), customized_metadata(b'"text"')
+    ({'classes': 10}, {})
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _version(record: Mapping[str, Any]) -> dict[str, Any]:
+    config = record.get("config") or {}
     delay_ms = record.get("max_batch_delay_ms")
     workers = [_worker(worker) for worker in record.get("workers", ())]
     out: dict[str, Any] = {
@@ -144,21 +185,21 @@ def _version(record: Mapping[str, Any]) -> dict[str, Any]:
         "startupTimeout": _whole(record.get("startup_timeout_s", 120)),
         "maxRetryTimeoutInSec": _whole(record.get("max_retry_timeout_s", 300)),
         "clientTimeoutInMills": _whole(record.get("client_timeout_ms", 0)),
-        "parallelType": "",
-        "parallelLevel": 0,
+        "parallelType": str(config.get("parallelType") or ""),
+        "parallelLevel": int(config.get("parallelLevel") or 0),
         "deviceType": record.get("device_type") or ("gpu" if any(w["gpu"] for w in workers) else "cpu"),
     }
     if record.get("device_ids"):
         out["deviceIds"] = list(record["device_ids"])
     out |= {
-        "continuousBatching": False,
-        "useJobTicket": False,
-        "useVenv": False,
-        "stateful": False,
-        "sequenceMaxIdleMSec": 0,
-        "sequenceTimeoutMSec": 0,
-        "maxNumSequence": 0,
-        "maxSequenceJobQueueSize": 0,
+        "continuousBatching": config.get("continuousBatching") is True,
+        "useJobTicket": config.get("useJobTicket") is True,
+        "useVenv": config.get("useVenv") is True,
+        "stateful": config.get("sequenceBatching") is True,
+        "sequenceMaxIdleMSec": int(config.get("sequenceMaxIdleMSec") or 0),
+        "sequenceTimeoutMSec": int(config.get("sequenceTimeoutMSec") or 0),
+        "maxNumSequence": int(config.get("maxNumSequence") or 0),
+        "maxSequenceJobQueueSize": int(config.get("maxSequenceJobQueueSize") or 0),
         "loadedAtStartup": bool(record.get("loaded_at_startup", False)),
         "workers": workers,
         "jobQueueStatus": _queue(record),

@@ -1,7 +1,8 @@
 """Configuration file, environment and flags → ``Settings``.
 
 Order, strongest first: TorchServe's ``TS_…`` variables (only when the file says ``enable_envvars_config=true``), flags,
-our ``ZTS_…`` variables, the file, defaults. The only module that reads any of them.
+our ``ZTS_…`` variables, the file (or the newest snapshot), defaults. Together with ``config_files`` and
+``config_values`` the only place that reads any of them.
 """
 
 from __future__ import annotations
@@ -9,19 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from zts.config_keys import JAVA, KEYS, LATER, META, convert, nearest_key
+from zts.config_files import read_config_file
+from zts.config_sources import Origin, merge, ts_variables, zts_variables
+from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
 from zts.errors import ConfigError
-from zts.properties import fill_variables, parse_properties
 from zts.settings import Endpoints, Settings
 
 __all__ = [
+    "Resolved",
     "add_address_arguments",
     "add_server_arguments",
     "check_ipc_path",
@@ -30,10 +32,8 @@ __all__ = [
     "instance_dir",
     "load_settings",
     "read_settings_file",
+    "resolve",
 ]
-
-# sockaddr_un.sun_path holds 108 bytes with its ending zero.
-IPC_PATH_BYTES: Final = 107
 
 # Flag → key of the table; flags without a value are listed in add_server_arguments.
 _FLAG_KEYS: Final = {
@@ -54,6 +54,12 @@ _FLAG_KEYS: Final = {
     "log_dir": "zts_log_dir",
     "log_format": "zts_log_format",
     "log_level": "zts_log_level",
+}
+# Flag without a value → key and the value that it stands for.
+_SWITCHES: Final = {
+    "enable_model_api": ("enable_model_api", "true"),
+    "disable_token_auth": ("disable_token_authorization", "true"),
+    "no_access_log": ("zts_access_log", "false"),
 }
 
 
@@ -107,36 +113,6 @@ def control_endpoint(args: argparse.Namespace, environ: Mapping[str, str]) -> st
     return check_ipc_path(named or Endpoints.in_folder(instance_dir(args, environ)).control)
 
 
-def default_runtime_dir(environ: Mapping[str, str], uid: int, temp_dir: str) -> str:
-    """Return the runtime folder of the instance when nobody named one.
-
-    >>> default_runtime_dir({"XDG_RUNTIME_DIR": "/run/user/7"}, 7, "/tmp")
-    '/run/user/7/zts/default'
-    >>> default_runtime_dir({}, 7, "/tmp")
-    '/tmp/zts-7/default'
-    """
-    if environ.get("ZTS_RUNTIME_DIR"):
-        return environ["ZTS_RUNTIME_DIR"]
-    if environ.get("XDG_RUNTIME_DIR"):
-        return f"{environ['XDG_RUNTIME_DIR']}/zts/default"
-    return f"{temp_dir}/zts-{uid}/default"
-
-
-def check_ipc_path(endpoint: str) -> str:
-    """Return ``endpoint`` unless it is an ipc path that the kernel cannot hold.
-
-    Raises:
-        ConfigError: If the path is longer than 107 bytes.
-    """
-    path = endpoint.removeprefix("ipc://")
-    if endpoint.startswith("ipc://") and len(path.encode()) > IPC_PATH_BYTES:
-        raise ConfigError(
-            f"the socket path {path} has {len(path.encode())} bytes, at most {IPC_PATH_BYTES} are possible: "
-            "set a shorter folder with --runtime-dir, zts_runtime_dir or ZTS_RUNTIME_DIR"
-        )
-    return endpoint
-
-
 def read_settings_file(path: str) -> Settings:
     """Return the settings that ``zts start`` wrote for its roles.
 
@@ -152,131 +128,74 @@ def read_settings_file(path: str) -> Settings:
     return Settings.from_map(raw)
 
 
-def load_settings(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
-    """Merge all sources into one record; also return warnings, one line each.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """Settings, with where each value comes from.
+
+    Attributes:
+        settings: The merged record.
+        warnings: One line each.
+        origins: Key → where it was said; keys that nobody set are missing.
+        config_file: Path of the file that was read, ``""`` if none.
+    """
+
+    settings: Settings
+    warnings: tuple[str, ...]
+    origins: Mapping[str, Origin]
+    config_file: str
+
+
+def load_settings(
+    args: argparse.Namespace, environ: Mapping[str, str], *, is_start: bool = False
+) -> tuple[Settings, list[str]]:
+    """Merge all sources into one record; also return warnings, one line each. See ``resolve``.
 
     Raises:
         ConfigError: If a file is missing or a value is not what its key needs.
     """
     if getattr(args, "settings", None):
         return read_settings_file(args.settings), []
-    texts, warnings = _file_values(args, environ)
-    env_on = texts.get("enable_envvars_config", "").lower() == "true"
-    for key in KEYS:
-        ours = "ZTS_" + key.removeprefix("zts_").upper()
-        if ours in environ:
-            texts[key] = environ[ours]
-    _apply_flags(args, texts)
-    if env_on:
-        texts.update(_ts_variables(environ, texts))
-    settings = _settings(texts, environ)
-    return settings, warnings + _ignored_flags(args)
+    resolved = resolve(args, environ, is_start=is_start)
+    return resolved.settings, list(resolved.warnings)
 
 
-def _file_values(args: argparse.Namespace, environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    path = environ.get("TS_CONFIG_FILE") or getattr(args, "ts_config", None)
-    if path is None:
-        if not Path("config.properties").is_file():
-            return {}, []
-        path = "config.properties"
-    if not Path(path).is_file():
-        raise ConfigError(f"--ts-config file not found: {path}")
-    try:
-        raw = parse_properties(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} cannot be read: {exc}") from None
-    warnings = []
-    for key, (_value, line) in raw.items():
-        where = f"{path}, line {line}: {key}"
-        if key in JAVA:
-            warnings.append(f"{where} concerns the JVM only; zts has none and ignores it")
-        elif key in LATER:
-            warnings.append(f"{where} is known, but this version of zts does not act on it yet")
-        elif key not in KEYS and key not in META:
-            near = nearest_key(key)
-            warnings.append(f"{where} is no known key and ignored" + (f"; did you mean {near}?" if near else ""))
-    return {key: fill_variables(value, environ) for key, (value, _line) in raw.items()}, warnings
+def resolve(args: argparse.Namespace, environ: Mapping[str, str], *, is_start: bool) -> Resolved:
+    """Merge all sources and keep where each value comes from.
+
+    Args:
+        args: Flags, as ``add_server_arguments`` makes them.
+        environ: The environment.
+        is_start: As ``zts start`` sees it: snapshots are continued, and tokens are on unless somebody says otherwise.
+
+    Raises:
+        ConfigError: If a file is missing or a value is not what its key needs.
+    """
+    file = read_config_file(args, environ, snapshots=is_start)
+    warnings = list(file.warnings)
+    variables = ts_variables(environ, file.values)
+    origins = merge([file.values, zts_variables(environ), _flag_values(args), variables])
+    overrides = {"token_auth": is_start, "config_snapshots": not getattr(args, "ncs", False)}
+    settings = make_settings(origins, environ, warnings.append, **overrides)
+    warnings += _ignored_flags(args)
+    return Resolved(settings=settings, warnings=tuple(warnings), origins=origins, config_file=file.path)
 
 
-def _apply_flags(args: argparse.Namespace, texts: dict[str, str]) -> None:
+def _flag_values(args: argparse.Namespace) -> dict[str, Origin]:
+    out: dict[str, Origin] = {}
+
+    def add(key: str, text: str, flag: str) -> None:
+        out[key] = Origin(text=text, source="flag", name=flag)
+
     for flag, key in _FLAG_KEYS.items():
         value = getattr(args, flag, None)
         if value is not None:
-            texts[key] = value
+            add(key, value, f"--{flag.replace('_', '-')}")
     if getattr(args, "models", None):
-        texts["load_models"] = ",".join(part.rstrip(",") for part in args.models)
-    if getattr(args, "enable_model_api", False):
-        texts["enable_model_api"] = "true"
-    if getattr(args, "no_access_log", False):
-        texts["zts_access_log"] = "false"
-
-
-def _ts_variables(environ: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, str]:
-    out = {key: environ[f"TS_{key.upper()}"] for key, row in KEYS.items() if row.env and f"TS_{key.upper()}" in environ}
-    if texts.get("use_env_allowed_urls", "").lower() != "true":
-        out.pop("allowed_urls", None)
+        add("load_models", ",".join(part.rstrip(",") for part in args.models), "--models")
+    for flag, (key, text) in _SWITCHES.items():
+        if getattr(args, flag, False):
+            add(key, text, f"--{flag.replace('_', '-')}")
     return out
-
-
-def _settings(texts: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
-    values: dict[str, Any] = {}
-    endpoints: dict[str, str] = {}
-    for key, row in KEYS.items():
-        if key not in texts:
-            continue
-        value = convert(key, texts[key], row.kind)
-        if row.kind == "path" and value:
-            value = os.path.abspath(os.path.expanduser(value))
-        if row.kind == "regex":
-            _check_regex(key, value)
-        if row.setting.startswith("endpoints."):
-            endpoints[row.setting.removeprefix("endpoints.")] = value
-        else:
-            values[row.setting] = value
-    runtime_dir = values.setdefault(
-        "runtime_dir", os.path.abspath(default_runtime_dir(environ, os.getuid(), tempfile.gettempdir()))
-    )
-    values.setdefault("log_dir", os.path.abspath(environ.get("LOG_LOCATION", "logs")))
-    values["workflow_store"] = values.get("workflow_store") or values.get("model_store", "")
-    default = Endpoints.in_folder(runtime_dir)
-    merged = {part.name: endpoints.get(part.name, getattr(default, part.name)) for part in fields(Endpoints)}
-    for endpoint in merged.values():
-        _check_endpoint(endpoint)
-    _check_folders(values)
-    _check_ranges(values)
-    return Settings(endpoints=Endpoints(**merged), properties=dict(texts), **values)
-
-
-def _check_endpoint(endpoint: str) -> None:
-    if not re.fullmatch(r"ipc://.+|tcp://.+:(\d+|\*)", endpoint):
-        raise ConfigError(f"broker address {endpoint!r}: ipc:///path or tcp://host:port is needed")
-    check_ipc_path(endpoint)
-
-
-def _check_regex(key: str, value: str) -> None:
-    try:
-        re.compile(value)
-    except re.error as exc:
-        raise ConfigError(f"{key}={value} is no regular expression: {exc}") from None
-
-
-def _check_folders(values: Mapping[str, Any]) -> None:
-    for name in ("model_store", "workflow_store"):
-        folder = values.get(name)
-        if folder and not Path(folder).is_dir():
-            raise ConfigError(f"--{name.replace('_', '-')} directory not found: {folder}")
-
-
-def _check_ranges(values: Mapping[str, Any]) -> None:
-    for name in ("http_processes", "job_queue_size", "max_request_bytes", "max_response_bytes", "heartbeat_misses"):
-        if values.get(name, 1) < 1:
-            raise ConfigError(f"{name} must be at least 1, not {values[name]}")
-    if values.get("heartbeat_s", 1.0) <= 0:
-        raise ConfigError("zts_heartbeat_s must be above 0")
-    for name in ("inference_address", "management_address", "metrics_address"):
-        address = values.get(name)
-        if address is not None and not re.fullmatch(r"https?://[^/]+/?|unix:/.+", address):
-            raise ConfigError(f"{name}={address}: http://host:port or unix:/path is needed")
 
 
 def _ignored_flags(args: argparse.Namespace) -> list[str]:

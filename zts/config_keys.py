@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from zts.errors import ConfigError
 
@@ -25,21 +26,28 @@ class Key:
         setting: Field of ``Settings`` (``endpoints.x`` for one of the endpoints).
         kind: How the text becomes a value, see ``convert``.
         env: May be set through ``TS_<KEY>`` when the file says ``enable_envvars_config=true`` (TORCHSERVE.md 5.2).
+        variable: The variable's name where it is not ``TS_<KEY>``.
+        always_read: The variable counts whatever the file says.
+        is_secret: Never shown.
     """
 
     setting: str
     kind: str = "str"
     env: bool = True
+    variable: str = ""
+    always_read: bool = False
+    is_secret: bool = False
 
 
-KEYS: Final[Mapping[str, Key]] = {
-    "inference_address": Key("inference_address"),
-    "management_address": Key("management_address"),
-    "metrics_address": Key("metrics_address"),
+_TORCHSERVE: Final[Mapping[str, Key]] = {
+    "inference_address": Key("inference_address", "address"),
+    "management_address": Key("management_address", "address"),
+    "metrics_address": Key("metrics_address", "address"),
     "model_store": Key("model_store", "path"),
     "workflow_store": Key("workflow_store", "path"),
     "load_models": Key("load_models", "list"),
     "models": Key("models", "json", env=False),
+    "model_snapshot": Key("model_snapshot", "json", env=False),
     "default_workers_per_model": Key("default_workers_per_model", "int"),
     "default_response_timeout": Key("default_response_timeout_s", "seconds"),
     "default_startup_timeout": Key("default_startup_timeout_s", "seconds"),
@@ -52,85 +60,90 @@ KEYS: Final[Mapping[str, Key]] = {
     "limit_max_image_pixels": Key("limit_max_image_pixels", "bool"),
     "decode_input_request": Key("decode_input_request", "bool"),
     "default_service_handler": Key("default_service_handler"),
-    "allowed_urls": Key("allowed_urls", "list"),
+    "service_envelope": Key("service_envelope"),
+    "install_py_dep_per_model": Key("install_py_dep_per_model", "bool"),
+    "allowed_urls": Key("allowed_urls", "regexes"),
+    "use_env_allowed_urls": Key("use_env_allowed_urls", "bool", env=False),
     "enable_model_api": Key("enable_model_api", "bool"),
+    "disable_token_authorization": Key("token_auth", "not_bool"),
+    "token_expiration_min": Key("token_expiration_min", "minutes", variable="TS_TOKEN_EXPIRATION_TIME_MIN"),
     "enable_metrics_api": Key("enable_metrics_api", "bool"),
+    "metrics_config": Key("metrics_config", "path"),
+    "metrics_mode": Key("metrics_mode", "metrics_mode"),
+    "model_metrics_auto_detect": Key("metrics_auto_detect", "bool"),
+    "disable_system_metrics": Key("disable_system_metrics", "bool"),
+    "system_metrics_cmd": Key("system_metrics_cmd", env=False),
+    "metric_time_interval": Key("metric_time_interval_s", "seconds", env=False),
     "cors_allowed_origin": Key("cors_allowed_origin"),
     "cors_allowed_methods": Key("cors_allowed_methods"),
     "cors_allowed_headers": Key("cors_allowed_headers"),
+    "private_key_file": Key("private_key_file", "path"),
+    "certificate_file": Key("certificate_file", "path"),
+    "keystore": Key("keystore", "path"),
+    "keystore_pass": Key("keystore_pass", is_secret=True),
+    "keystore_type": Key("keystore_type"),
+    "ts_open_inference_protocol": Key(
+        "open_inference_protocol", "oip", variable="TS_OPEN_INFERENCE_PROTOCOL", always_read=True
+    ),
+    "ts_header_key_sequence_id": Key("header_key_sequence_id", variable="TS_HEADER_KEY_SEQUENCE_ID"),
+    "ts_header_key_sequence_start": Key("header_key_sequence_start", variable="TS_HEADER_KEY_SEQUENCE_START"),
+    "ts_header_key_sequence_end": Key("header_key_sequence_end", variable="TS_HEADER_KEY_SEQUENCE_END"),
     "blacklist_env_vars": Key("blacklist_env_vars", "regex"),
+}
+_OURS: Final[Mapping[str, Key]] = {
+    "auth_failure_status": Key("auth_failure_status", "int", env=False),
     "zts_client_address": Key("endpoints.client"),
     "zts_worker_address": Key("endpoints.worker"),
     "zts_control_address": Key("endpoints.control"),
     "zts_event_address": Key("endpoints.event"),
     "zts_runtime_dir": Key("runtime_dir", "path"),
     "zts_http_processes": Key("http_processes", "int"),
+    "zts_http_wire": Key("http_wire", "http_wire"),
     "zts_job_queue_bytes": Key("job_queue_bytes", "int"),
     "zts_heartbeat_s": Key("heartbeat_s", "seconds"),
     "zts_heartbeat_misses": Key("heartbeat_misses", "int"),
     "zts_drain_timeout_s": Key("drain_timeout_s", "seconds"),
     "zts_cpu_threads": Key("cpu_threads", "int"),
     "zts_log_dir": Key("log_dir", "path"),
+    "zts_metrics_dir": Key("metrics_dir", "path"),
     "zts_log_format": Key("log_format"),
     "zts_log_level": Key("log_level"),
-    "zts_access_log": Key("access_log", "bool"),
+    "zts_access_log": Key("access_log", "strict_bool"),
 }
+KEYS: Final[Mapping[str, Key]] = {**_TORCHSERVE, **_OURS}
 
-# Known, and not acted on yet; each start that sets one of them says so once.
-LATER: Final = frozenset(
-    [
-        "grpc_inference_address",
-        "grpc_management_address",
-        "grpc_inference_port",
-        "grpc_management_port",
-        "grpc_inference_max_connection_age_ms",
-        "grpc_management_max_connection_age_ms",
-        "grpc_inference_max_connection_age_grace_ms",
-        "grpc_management_max_connection_age_grace_ms",
-        "enable_grpc_ssl",
-        "model_snapshot",
-        "initial_distribution_port",
-        "service_envelope",
-        "install_py_dep_per_model",
-        "disable_token_authorization",
-        "token_expiration_min",
-        "metrics_config",
-        "metrics_mode",
-        "model_metrics_auto_detect",
-        "disable_system_metrics",
-        "system_metrics_cmd",
-        "metric_time_interval",
-        "private_key_file",
-        "certificate_file",
-        "keystore",
-        "keystore_pass",
-        "keystore_type",
-        "ts_open_inference_protocol",
-        "ts_header_key_sequence_id",
-        "ts_header_key_sequence_start",
-        "ts_header_key_sequence_end",
-        "cpu_launcher_enable",
-        "cpu_launcher_args",
-        "ipex_enable",
-        "ipex_gpu_enable",
-        "debug",
-        "use_env_allowed_urls",
-    ]
-)
-JAVA: Final = frozenset(
-    [
-        "async_logging",
-        "cpp_log_config",
-        "number_of_netty_threads",
-        "netty_client_threads",
-        "prefer_direct_buffer",
-        "use_native_io",
-        "io_ratio",
-        "model_server_home",
-        "vmargs",
-        "plugins_path",
-    ]
-)
+_GRPC: Final = "this version of zts has no gRPC yet"
+_XEON: Final = "zts sets each worker's threads itself (zts_cpu_threads)"
+# Known, and not acted on yet; each start that sets one of them says so once, with the reason.
+LATER: Final[Mapping[str, str]] = {
+    "grpc_inference_address": _GRPC,
+    "grpc_management_address": _GRPC,
+    "grpc_inference_port": _GRPC,
+    "grpc_management_port": _GRPC,
+    "grpc_inference_max_connection_age_ms": _GRPC,
+    "grpc_management_max_connection_age_ms": _GRPC,
+    "grpc_inference_max_connection_age_grace_ms": _GRPC,
+    "grpc_management_max_connection_age_grace_ms": _GRPC,
+    "enable_grpc_ssl": _GRPC,
+    "initial_distribution_port": "this version of zts has no torchrun workers yet",
+    "cpu_launcher_enable": _XEON,
+    "cpu_launcher_args": _XEON,
+    "ipex_enable": "import intel_extension_for_pytorch in the handler",
+    "ipex_gpu_enable": "import intel_extension_for_pytorch in the handler",
+    "debug": "start a worker of your own with 'zts worker' and attach the debugger to it",
+}
+JAVA: Final[Mapping[str, str]] = {
+    "async_logging": "log lines are written at once",
+    "cpp_log_config": "there is no C++ backend",
+    "number_of_netty_threads": "zts_http_processes sets the number of HTTP servers",
+    "netty_client_threads": "zts_http_processes sets the number of HTTP servers",
+    "prefer_direct_buffer": "bodies are never copied",
+    "use_native_io": "unix: addresses work without it",
+    "io_ratio": "there is no such ratio",
+    "model_server_home": "zts finds its own files",
+    "vmargs": "there is no JVM; --log-level and --log-dir take the place of log4j's options",
+    "plugins_path": "Java plug-ins cannot be loaded",
+}
 # Read by zts/config.py itself, or written into snapshots by TorchServe.
 META: Final = frozenset(["enable_envvars_config", "version", "tsConfigFile", "python"])
 
@@ -141,41 +154,116 @@ def nearest_key(name: str) -> str | None:
     return near[0] if near else None
 
 
-def convert(name: str, text: str, kind: str) -> Any:
+def convert(name: str, text: str, kind: str, warn: Callable[[str], None] = lambda text: None) -> Any:
     """Return the value that ``text`` stands for.
 
-    Kinds: ``str``, ``path`` (made absolute by the caller), ``int``, ``seconds`` (float), ``bool``, ``list`` (comma
-    separated, trimmed), ``json`` (a mapping), ``regex``.
+    Kinds: ``str``, ``path`` (made absolute by the caller), ``address``, ``int``, ``seconds`` (float), ``minutes``
+    (float; what is no number is 60, as with TorchServe), ``bool`` (TorchServe's: all but ``true`` is false),
+    ``not_bool`` (its opposite), ``strict_bool``, ``oip``, ``list`` (comma separated, trimmed), ``json`` (a mapping),
+    ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``.
+
+    Args:
+        name: The key, for messages.
+        text: Its value as written.
+        kind: See above.
+        warn: Called with one line when a value is taken for another one than was written.
 
     Raises:
         ConfigError: If the text is no such value; the message names the key.
     """
     text = text.strip()
-    if kind == "int":
-        try:
-            return int(text)
-        except ValueError:
-            raise ConfigError(f"{name}={text}: a whole number is needed") from None
-    if kind == "seconds":
-        try:
-            value = float(text)
-        except ValueError:
-            raise ConfigError(f"{name}={text}: a number of seconds is needed") from None
-        if not 0 <= value < 1e9:
-            raise ConfigError(f"{name}={text}: a number of seconds from 0 up is needed")
+    reader = _READERS.get(kind)
+    return text if reader is None else reader(name, text, warn)
+
+
+_Warn: TypeAlias = Callable[[str], None]
+
+
+def _int(name: str, text: str, warn: _Warn) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text}: a whole number is needed") from None
+
+
+def _seconds(name: str, text: str, warn: _Warn) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ConfigError(f"{name}={text}: a number of seconds is needed") from None
+    if not 0 <= value < 1e9:
+        raise ConfigError(f"{name}={text}: a number of seconds from 0 up is needed")
+    return value
+
+
+def _minutes(name: str, text: str, warn: _Warn) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0 < value < 1e9:
         return value
-    if kind == "bool":
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{name}={text}: true or false is needed")
-        return text.lower() == "true"
-    if kind == "list":
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if kind == "json":
-        return _json_map(name, text)
+    warn(f"{name}={text} is no number of minutes; 60 is taken")
+    return 60.0
+
+
+def _strict_bool(name: str, text: str, warn: _Warn) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ConfigError(f"{name}={text}: true or false is needed")
+    return text.lower() == "true"
+
+
+def _bool(name: str, text: str, warn: _Warn) -> bool:
+    if text.lower() not in ("true", "false"):
+        warn(f"{name}={text} is neither true nor false; it counts as false, as with TorchServe")
+    return text.lower() == "true"
+
+
+def _oip(name: str, text: str, warn: _Warn) -> bool:
+    if text.lower() in ("oip", "true"):
+        return True
+    if text.lower() not in ("", "false"):
+        warn(f"{name}={text} is not 'oip'; the Open Inference Protocol stays off")
+    return False
+
+
+def _list(name: str, text: str, warn: _Warn) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _regex(name: str, text: str, warn: _Warn) -> str:
+    try:
+        re.compile(text)
+    except re.error as exc:
+        raise ConfigError(f"{name}={text} is no regular expression: {exc}") from None
     return text
 
 
-def _json_map(name: str, text: str) -> dict[str, Any]:
+def _regexes(name: str, text: str, warn: _Warn) -> tuple[str, ...]:
+    return tuple(_regex(name, part, warn) for part in _list(name, text, warn))
+
+
+def _address(name: str, text: str, warn: _Warn) -> str:
+    if not re.fullmatch(r"https?://[^/]+/?|unix:/.+", text):
+        raise ConfigError(f"{name}={text}: http://host:port or unix:/path is needed")
+    return text
+
+
+def _metrics_mode(name: str, text: str, warn: _Warn) -> str:
+    mode = text.lower()
+    if mode in ("log", "prometheus", "legacy"):
+        return mode
+    warn(f"{name}={text} is none of log, prometheus, legacy; log is taken")
+    return "log"
+
+
+def _http_wire(name: str, text: str, warn: _Warn) -> str:
+    if text.lower() not in ("fast", "tornado"):
+        raise ConfigError(f"{name}={text}: fast or tornado is needed")
+    return text.lower()
+
+
+def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
     except ValueError as exc:
@@ -183,3 +271,21 @@ def _json_map(name: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{name} must be a JSON object of models")
     return value
+
+
+_READERS: Final[Mapping[str, Callable[[str, str, _Warn], Any]]] = {
+    "int": _int,
+    "seconds": _seconds,
+    "minutes": _minutes,
+    "bool": _bool,
+    "not_bool": lambda name, text, warn: not _bool(name, text, warn),
+    "strict_bool": _strict_bool,
+    "oip": _oip,
+    "list": _list,
+    "json": _json_map,
+    "regex": _regex,
+    "regexes": _regexes,
+    "address": _address,
+    "metrics_mode": _metrics_mode,
+    "http_wire": _http_wire,
+}

@@ -9,12 +9,15 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
-from zts.wire.messages import Job
+from zts.wire.messages import Job, Result
 
-__all__ = ["Entry", "Inflight"]
+__all__ = ["BROKEN_STREAM", "Entry", "Inflight", "joined"]
 
 # Deadlines of answered jobs stay in the heap until it holds this many more of them than live ones.
 _SLACK: Final = 1024
+
+
+BROKEN_STREAM: Final = "The broker went away in the middle of the answer; it cannot be continued."
 
 
 class Entry:
@@ -25,18 +28,40 @@ class Entry:
         deadline: Monotonic seconds, None for none.
         added_at: Monotonic seconds.
         waiter: Whatever the owner wants back with the answer (a future, an HTTP exchange).
+        on_part: Whatever the owner wants back with each part of a streamed answer; None: parts are kept for the end.
+        has_parts: A part of the answer has come, so the job must not be sent again.
+        parts: Parts that were kept.
     """
 
-    __slots__ = ("added_at", "deadline", "job", "waiter")
+    __slots__ = ("added_at", "deadline", "has_parts", "job", "on_part", "parts", "waiter")
 
     def __init__(self, job: Job, deadline: float | None, added_at: float, waiter: Any = None) -> None:
         self.job = job
         self.deadline = deadline
         self.added_at = added_at
         self.waiter = waiter
+        self.on_part: Any = None
+        self.has_parts = False
+        self.parts: list[Result] | None = None
+
+    def keep(self, part: Result) -> None:
+        """Keep a part for the end of the answer."""
+        self.has_parts = True
+        if self.parts is None:
+            self.parts = []
+        self.parts.append(part)
 
     def __repr__(self) -> str:
         return f"Entry(job_id={self.job.job_id}, model={self.job.model!r}, deadline={self.deadline})"
+
+
+def joined(entry: Entry, result: Result) -> Result:
+    """Return the whole answer: the parts that were kept, then the last one; an error stands for itself."""
+    if not entry.parts or result.status >= 400:
+        return result
+    first = entry.parts[0]
+    body = b"".join([*(bytes(part.body) for part in entry.parts), bytes(result.body)])
+    return Result(result.item_id, first.status, first.head, body)
 
 
 class Inflight:
@@ -102,6 +127,10 @@ class Inflight:
         if entry is not None and len(self._deadlines) > 2 * len(self._entries) + _SLACK:
             self._compact()
         return entry
+
+    def take_begun(self) -> list[Entry]:
+        """Remove and return the entries whose answer has begun: after a broker's restart nobody can go on with them."""
+        return [self._entries.pop(job_id) for job_id in [k for k, entry in self._entries.items() if entry.has_parts]]
 
     def cancel(self, job_id: int) -> Entry | None:
         """Forget ``job_id`` and return its entry (tell the broker by CANCEL), or None if it is not in flight."""

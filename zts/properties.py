@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 
 from zts.errors import ConfigError
 
-__all__ = ["fill_variables", "parse_properties"]
+__all__ = ["fill_variables", "parse_properties", "write_properties"]
 
 _VARIABLE = re.compile(r"\$\$(\w+)\$\$")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f"}
+_NAMES_OF_CONTROLS = {char: name for name, char in _ESCAPES.items()}
 
 
 def parse_properties(text: str) -> dict[str, tuple[str, int]]:
@@ -76,7 +77,8 @@ def _unescape(text: str) -> str:
                 next(chars)
         else:
             out.append(_ESCAPES.get(follow, follow))
-    return "".join(out)
+    # Java writes what lies beyond 16 bits as two escapes.
+    return "".join(out).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def fill_variables(value: str, environ: Mapping[str, str]) -> str:
@@ -92,3 +94,29 @@ def fill_variables(value: str, environ: Mapping[str, str]) -> str:
         return environ[match[1]]
 
     return _VARIABLE.sub(fill, value)
+
+
+def write_properties(values: Mapping[str, str], comment: str = "") -> str:
+    r"""Return the text of a properties file, escaped as Java does it; ``parse_properties`` undoes it.
+
+    >>> write_properties({"a b": "c:d\n"})
+    'a\\ b=c\\:d\\n\n'
+    """
+    lines = [f"#{comment}"] if comment else []
+    lines += [f"{_escape(key, is_key=True)}={_escape(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str, *, is_key: bool = False) -> str:
+    out: list[str] = []
+    for i, char in enumerate(text):
+        if char in _NAMES_OF_CONTROLS:
+            out.append("\\" + _NAMES_OF_CONTROLS[char])
+        elif char in "\\=:#!" or (char == " " and (is_key or i == 0)):
+            out.append("\\" + char)
+        elif " " <= char <= "~":
+            out.append(char)
+        else:
+            units = char.encode("utf-16-be")
+            out += [f"\\u{units[at] << 8 | units[at + 1]:04X}" for at in range(0, len(units), 2)]
+    return "".join(out)

@@ -150,7 +150,7 @@ def test_models_of_the_start(tmp_path: Path) -> None:
 
 def register(control: FakeControl, *models: StartupModel) -> None:
     done = threading.Event()
-    register_models(models, make_settings(Path("/r")), control, done.set)
+    register_models(models, make_settings(Path("/r")), control, done=done.set, failed=print)
     assert done.wait(30.0)
 
 

@@ -160,12 +160,41 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
 }
 
 
+# TorchServe's keys that are known and not acted on yet, with what happens instead.
+_LATER: Final[dict[str, str]] = {
+    "useJobTicket": "requests wait in the queue (jobQueueSize) instead of being refused when no worker is idle",
+    "parallelType": "each worker is one process",
+    "parallelLevel": "each worker is one process",
+    "torchrun": "each worker is one process",
+    "asyncCommunication": "batches are answered as a whole",
+    "continuousBatching": "requests are batched as always",
+    "sequenceBatching": "requests of a sequence may meet different workers",
+}
+_NEED_SEQUENCES: Final = ("sequenceMaxIdleMSec", "sequenceTimeoutMSec", "maxNumSequence", "maxSequenceJobQueueSize")
+
+
+def _is_off(value: Any) -> bool:
+    return value in (False, None, 0, "", "none")
+
+
+def _warn_of_later(config: Mapping[str, Any], model: str) -> None:
+    """Say in one line what of the configuration this version does not do yet."""
+    found = [key for key in _LATER if key in config and not _is_off(config[key])]
+    reasons = list(dict.fromkeys(_LATER[key] for key in found))
+    found += [key for key in _NEED_SEQUENCES if key in config and not _is_off(config[key])]
+    if not found:
+        return
+    effect = f": {'; '.join(reasons)}" if reasons else ""
+    _log.warning("model %s: zts does not act on %s yet%s", model, ", ".join(found), effect)
+
+
 def take_keys(config: Mapping[str, Any], *, model: str) -> ConfigKeys:
     """Return the server's keys of ``config``; unusable values are logged and left out, unknown keys are nobody's error.
 
     >>> take_keys({"batchSize": 8, "maxBatchDelay": 50}, model="m").max_batch_delay_s
     0.05
     """
+    _warn_of_later(config, model)
     found: dict[str, Any] = {}
     for key, (name, read) in _KEYS.items():
         if key not in config:

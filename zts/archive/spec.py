@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -58,6 +59,7 @@ def read_model(
     json_keys = _models_entry(settings, name, version)
     min_workers, max_workers = _worker_range(keys, json_keys, args, name)
     max_batch_delay_s = _batch_delay(keys, json_keys, args)
+    snapshot = args.get("snapshot")
     spec = ModelSpec(
         name=name,
         version=version,
@@ -68,12 +70,38 @@ def read_model(
         max_batch_delay_s=max_batch_delay_s,
         min_workers=min_workers,
         max_workers=max_workers,
-        loaded_at_startup=bool(args.get("at_startup")),
+        # TorchServe says so, too: what a snapshot brings back was not asked for at the start.
+        loaded_at_startup=bool(args.get("at_startup")) and snapshot is None,
         config=wire_form(config),
         **_budgets(keys, json_keys, args, settings),
         **_from_file_only(keys, settings),
     )
+    if isinstance(snapshot, Mapping):
+        return _restored(spec, snapshot)
     return spec, _workers(spec, args, settings, gpu_count)
+
+
+def _restored(spec: ModelSpec, snapshot: Mapping[str, Any]) -> tuple[ModelSpec, int]:
+    """Return the model as a snapshot (TORCHSERVE.md 5.5) remembers it: what ran wins over everything.
+
+    Raises:
+        BadArchive: If the archive holds another version by now.
+    """
+    wanted = str(snapshot.get("modelVersion") or spec.version)
+    if wanted != spec.version:
+        raise BadArchive(f"the snapshot names {spec.name} {wanted}, but {spec.url} holds version {spec.version}")
+    delay_ms = None if snapshot.get("ztsBatchDelay") == "learnt" else _seconds(snapshot.get("maxBatchDelay"))
+    least = max(0, int(_number(snapshot.get("minWorkers")) or 0))
+    spec = replace(
+        spec,
+        batch_size=_positive(snapshot.get("batchSize")) or spec.batch_size,
+        max_batch_delay_s=None if delay_ms is None else delay_ms / 1000,
+        min_workers=least,
+        max_workers=max(least, int(_number(snapshot.get("maxWorkers")) or 0)),
+        response_timeout_s=_seconds(snapshot.get("responseTimeout")) or spec.response_timeout_s,
+        startup_timeout_s=_seconds(snapshot.get("startupTimeout")) or spec.startup_timeout_s,
+    )
+    return spec, least
 
 
 def _budgets(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any], settings: Settings) -> dict[str, float]:

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "models": "list, describe, register, scale and unregister models",
     "predict": "send a file to a model and print the answer",
     "archive": "pack a model archive (torch-model-archiver's flags)",
+    "config": "explain the configuration: each value and where it was said",
     "bench": "measure throughput and latency over REST or ZeroMQ",
     "broker": "run the broker alone",
     "http": "run an HTTP server alone",
@@ -57,6 +58,7 @@ class Parser(argparse.ArgumentParser):
 def _usage() -> str:
     lines = ["usage: zts COMMAND [FLAGS]   ('zts COMMAND --help' shows the flags)", "", "commands:"]
     lines += [f"  {name:9} {text}" for name, text in COMMANDS.items()]
+    lines += ["", "'zts --start …' and 'zts --stop' take torchserve's flags as they are"]
     return "\n".join(lines)
 
 
@@ -69,23 +71,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] in ("-v", "--version", "version"):
         print(f"zts {__version__}")
         return 0
-    name = args[0]
-    if name not in COMMANDS:
+    # Scripts that say 'torchserve --start …' need only another first word.
+    name, rest = ("torchserve", args) if args[0].startswith("-") else (args[0], args[1:])
+    if name not in COMMANDS and name != "torchserve":
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         print(f"zts: unknown command {name!r}{hint} (see 'zts --help')", file=sys.stderr)
         return 2
     module = importlib.import_module(f"zts.cli.{name}")
-    description = (module.__doc__ or COMMANDS[name]).split("\n\n")[0]
-    parser = Parser(prog=f"zts {name}", description=description, allow_abbrev=False)
+    description = (module.__doc__ or "").split("\n\n")[0]
+    shown = "zts" if rest is args else f"zts {name}"
+    parser = Parser(prog=shown, description=description, allow_abbrev=False)
     module.add_arguments(parser)
     try:
-        return int(module.run(parser.parse_strictly(args[1:])))
+        return int(module.run(parser.parse_strictly(rest)))
     except ConfigError as exc:
-        print(f"zts {name}: {exc.public_message}", file=sys.stderr)
-        return 1 if name == "start" else 2  # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor
+        print(f"{shown}: {exc.public_message}", file=sys.stderr)
+        return 1 if name in ("start", "torchserve") else 2  # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor
     except ZtsError as exc:
-        print(f"zts {name}: {exc.public_message}", file=sys.stderr)
+        print(f"{shown}: {exc.public_message}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         os.chdir(remembered["cwd"])
     for key, value in remembered.get("environ", {}).items():
         os.environ.setdefault(key, value)
-    settings, warnings = load_settings(flags, os.environ)
+    settings, warnings = load_settings(flags, os.environ, is_start=True)
     stop(instance, args.timeout)
     command = remembered_command(flags, os.environ)
     return start(settings, warnings, StartOptions(foreground=args.foreground, command=command))

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start, and return when the instance is up; with ``--foreground``, when it has ended."""
-    settings, warnings = load_settings(args, os.environ)
+    settings, warnings = load_settings(args, os.environ, is_start=True)
     if not settings.model_store:
         raise ConfigError("Missing mandatory parameter --model-store: the folder with the model archives")
     command = remembered_command(args, os.environ)

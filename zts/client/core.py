@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from zts.client.addresses import no_broker
-from zts.errors import DeadlineExceeded, ZtsError, error_from_wire
-from zts.inflight import Entry, Inflight
+from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
+from zts.inflight import BROKEN_STREAM, Entry, Inflight, joined
 from zts.wire.frames import MAX_ROWS
-from zts.wire.messages import Cancel, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
+from zts.wire.messages import Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
 
 __all__ = ["JOBS_PER_MESSAGE", "Answer", "ClientCore", "Tick"]
 
@@ -107,12 +107,19 @@ class ClientCore:
                 entry = take(row.item_id)
                 # None: a late answer of a job that was cancelled or expired, or the second one after a resend.
                 if entry is not None:
-                    answers.append(Answer(entry.waiter, row, None))
+                    answers.append(Answer(entry.waiter, joined(entry, row) if entry.has_parts else row, None))
+        elif isinstance(message, Chunks):
+            for row in message.rows:
+                entry = self._inflight.get(row.item_id)
+                if entry is not None:
+                    entry.keep(row)
         elif isinstance(message, Welcome):
             if not self._welcomed:
                 self._welcomed = True
                 self._hello_at = None
                 self._unsent.clear()
+                for entry in self._inflight.take_begun():
+                    self._answers.append(Answer(entry.waiter, None, BrokerUnavailable(BROKEN_STREAM)))
                 self._outbox = {job.job_id: job for job in self._inflight.unanswered(now)}
         elif isinstance(message, Refused):
             if message.code == "say_hello":

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from typing import Any, Protocol
+from uuid import uuid4
 
 from tornado import httputil
 
-from zts.errors import MethodNotAllowed, ResourceNotFound, ZtsError
+from zts.errors import ClientError, MethodNotAllowed, ResourceNotFound, ZtsError
 from zts.http.access_log import AccessLog
 from zts.http.exchange import Exchange
 from zts.http.parsing import segments_of
-from zts.http.responses import Answer, cors_lines, error_answer
+from zts.http.responses import Answer, cors_lines, error_answer, response_head
+from zts.http.tokens import INFERENCE, TokenGuard
 from zts.settings import Settings
 
 __all__ = ["Application", "Handler", "Surface", "Tally", "method_not_allowed"]
@@ -27,11 +29,18 @@ _log = logging.getLogger("zts.http")
 
 _PREDICTOR_PATHS = ("/predictions/", "/explanations/")
 
-Handler = Callable[[Exchange], Awaitable[Answer]]
+# None: somebody took the exchange over and answers it.
+Handler = Callable[[Exchange], Awaitable[Answer | None]]
 
 
 class Surface(Protocol):
-    """One of the APIs."""
+    """One of the APIs.
+
+    Attributes:
+        token: Name of the key that its routes need when tokens are on; ``""``: none.
+    """
+
+    token: str
 
     def find(self, method: str, segments: Sequence[str]) -> Handler | None:
         """Return who handles a path (decoded, without its first slash), or None if the path is not of this API.
@@ -92,6 +101,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
         surfaces: Asked in order.
         predictor: Takes the prediction routes over; None where the inference API is not served.
         tally: Counts of the process.
+        guard: Checks tokens; None: nobody needs one.
 
     Attributes:
         is_draining: Answers end their connections.
@@ -99,7 +109,12 @@ class Application(httputil.HTTPServerConnectionDelegate):
     """
 
     def __init__(
-        self, settings: Settings, surfaces: Sequence[Surface], predictor: Predictor | None, tally: Tally
+        self,
+        settings: Settings,
+        surfaces: Sequence[Surface],
+        predictor: Predictor | None,
+        tally: Tally,
+        guard: TokenGuard | None = None,
     ) -> None:
         self.max_request_bytes = settings.max_request_bytes
         self.cors = cors_lines(settings)
@@ -108,6 +123,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
         self._surfaces = surfaces
         self._predictor = predictor
         self._tally = tally
+        self._guard = guard
         self._access = AccessLog(settings.access_log)
         self._log_access = self._access.is_on
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +136,8 @@ class Application(httputil.HTTPServerConnectionDelegate):
         """Answer a complete request; nothing is raised."""
         if self._predictor is not None and exchange.path.startswith(_PREDICTOR_PATHS) and exchange.method != "OPTIONS":
             try:
+                if self._guard is not None:
+                    self._guard.check(INFERENCE, exchange.headers.get("Authorization"))
                 self._predictor.take(exchange)
             except ZtsError as exc:
                 exchange.answer(error_answer(exc))
@@ -132,14 +150,22 @@ class Application(httputil.HTTPServerConnectionDelegate):
 
     async def _run(self, exchange: Exchange) -> None:
         try:
-            answer = await self._find(exchange)(exchange)
+            answer: Answer | None = await self._find(exchange)(exchange)
         except ZtsError as exc:
             answer = error_answer(exc)
         except Exception:
             answer = _unexpected(exchange)
-        exchange.answer(answer)
+        if answer is not None:
+            exchange.answer(answer)
 
     def _find(self, exchange: Exchange) -> Handler:
+        """Return who handles a request.
+
+        Raises:
+            ClientError: If its key does not fit what it asks for; a path that nobody knows needs a key too.
+            MethodNotAllowed: If the path has no such method.
+            ResourceNotFound: If nobody knows the path.
+        """
         segments = segments_of(exchange.path)
         refused: MethodNotAllowed | None = None
         for surface in self._surfaces:
@@ -150,10 +176,33 @@ class Application(httputil.HTTPServerConnectionDelegate):
                 refused = refused or exc
                 continue
             if handler is not None:
+                if surface.token:
+                    self._check({surface.token}, exchange)
                 return handler
+        self._check({surface.token for surface in self._surfaces if surface.token}, exchange)
         if refused is not None:
             raise refused
         raise ResourceNotFound("Requested resource is not found, please refer to API document.")
+
+    def refusal(self, error: ZtsError) -> bytes:
+        """Return the whole answer to what never became a request, and count it."""
+        answer = error_answer(error)
+        body = bytes(answer.body)
+        self._tally.answered(answer.status)
+        return response_head(answer, str(uuid4()), len(body), close=True, cors=self.cors) + body
+
+    def _check(self, tokens: Set[str], exchange: Exchange) -> None:
+        """Let a request pass that carries any of the keys ``tokens``; none wanted: everything passes."""
+        if self._guard is None or not tokens:
+            return
+        given = exchange.headers.get("Authorization")
+        *others, last = sorted(tokens)
+        for name in others:
+            try:
+                return self._guard.check(name, given)
+            except ClientError:
+                continue
+        self._guard.check(last, given)
 
     def opened(self, exchange: Exchange) -> None:
         """A request's head is there."""

@@ -15,7 +15,9 @@ from tornado import httputil
 
 from zts.clock import monotonic
 from zts.http.parsing import HeaderPairs, is_sane_request_id, query_parameters, spelled_headers
-from zts.http.responses import Answer, response_head
+from zts.http.responses import CHUNKED, UNFRAMED, Answer, response_head
+from zts.http.streams import BodyStream
+from zts.wire.messages import Body
 
 if TYPE_CHECKING:
     from zts.http.app import Application
@@ -26,6 +28,11 @@ __all__ = ["Exchange"]
 _JOIN_BYTES: Final = 64 * 1024
 # How much of a refused body is read and thrown away, so that the client gets to read the refusal.
 _MAX_DISCARDED_BYTES: Final = 64 * 1024 * 1024
+# How a streamed answer that broke off is counted and logged; its client has seen another status.
+_BROKEN_STATUS: Final = 500
+# Of a request's head, as TorchServe's; more is no HTTP message to it.
+_MAX_LINE_BYTES: Final = 4096
+_MAX_HEADER_BYTES: Final = 8192
 _TOO_LARGE: Final = b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n"
 
 
@@ -59,6 +66,8 @@ class Exchange(httputil.HTTPMessageDelegate):
         self.request_id = ""
         self.started_at = 0.0
         self.on_gone: Callable[[], None] | None = None
+        self._stream: BodyStream | None = None
+        self._stream_status = 0
         self._keep_spelling(connection)
 
     def _keep_spelling(self, connection: Any) -> None:
@@ -70,6 +79,9 @@ class Exchange(httputil.HTTPMessageDelegate):
 
         def parse_and_keep(head: bytes) -> Any:
             self._head = head
+            line_end = head.find(b"\n")
+            if line_end > _MAX_LINE_BYTES or len(head) - line_end > _MAX_HEADER_BYTES:
+                raise httputil.HTTPInputError("the head is too long")
             return parse(head)
 
         connection._parse_headers = parse_and_keep
@@ -101,11 +113,16 @@ class Exchange(httputil.HTTPMessageDelegate):
             self._refuse(is_chunked=False)
 
     def _may_keep_alive(self) -> bool:
+        # TorchServe ignores a client's wish and its version; a client that waits for the end would wait for ever.
+        known: bool | None = getattr(self._connection, "may_keep_alive", None)
+        if known is not None:
+            return known  # the fast wire has read it
         wish = self.headers.get("Connection")
         if self.version == "HTTP/1.1":
             return wish is None or wish.lower() != "close"
-        # Ending the connection is always right for an old client, and Tornado's rule is not told to us.
-        return False
+        # Tornado's rule for old clients, or it would end the connection behind an answer that says keep-alive.
+        knows_end = "Content-Length" in self.headers or self.method in ("GET", "HEAD")
+        return wish is not None and wish.lower() == "keep-alive" and knows_end
 
     def data_received(self, chunk: bytes) -> None:
         """Take a piece of the body, or throw it away if the request was refused."""
@@ -136,13 +153,17 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._gone()
 
     def _gone(self) -> None:
+        if self._stream is not None:
+            self._stream.gone()
         if not self._is_open:
             return
         self._is_open = False
         self._chunks = []
-        self._app.closed(self)
-        if self.on_gone is not None:
-            self.on_gone()
+        on_gone, self.on_gone = self.on_gone, None
+        if self._stream is None:
+            self._app.closed(self)
+        if on_gone is not None:
+            on_gone()
 
     # ------------------------------------------------------------ what handlers ask
 
@@ -179,7 +200,8 @@ class Exchange(httputil.HTTPMessageDelegate):
         if self.method == "HEAD" or not has_body:
             body = b""
         connection = self._connection
-        if len(body) <= _JOIN_BYTES:
+        if len(body) <= _JOIN_BYTES or close:
+            # One write where the connection ends behind it: the first of two says nothing about the second.
             written = connection.write(head + body)
         else:
             connection.write(head)
@@ -194,6 +216,61 @@ class Exchange(httputil.HTTPMessageDelegate):
             self._app.closed(self)
         else:
             written.add_done_callback(lambda _: self._app.closed(self))
+
+    @property
+    def is_streaming(self) -> bool:
+        """True once a streamed answer has begun, until it has ended."""
+        return self._stream is not None and self._is_open
+
+    def begin(self, answer: Answer) -> None:
+        """Begin a streamed answer: its head and first piece; nothing happens if the client has gone."""
+        if not self._is_open or self._stream is not None:
+            return
+        is_chunked = self.version != "HTTP/1.0"
+        close = self._closes or not is_chunked or answer.status >= 400 or self._app.is_draining
+        framing = CHUNKED if is_chunked else UNFRAMED
+        head = response_head(answer, self.request_id, None, close=close, cors=self._app.cors, framing=framing)
+        self._stream = BodyStream(
+            self._connection,
+            is_chunked=is_chunked,
+            has_body=self.method != "HEAD",
+            closes=close,
+            on_end=lambda: self._app.closed(self),
+        )
+        self._stream_status = answer.status
+        self._stream.start(head, answer.body)
+
+    def send(self, piece: Body) -> None:
+        """Send a further piece of a streamed answer; a client that reads too slowly is given up."""
+        if self._is_open and self._stream is not None and not self._stream.send(piece):
+            self._give_up()
+
+    def end(self, last: Body) -> None:
+        """Send the last piece of a streamed answer and end it."""
+        if not self._is_open or self._stream is None:
+            return
+        if not self._stream.end(last):
+            self._give_up()
+            return
+        self._is_open = False
+        self.on_gone = None
+        self._app.answered(self, self._stream_status)
+
+    def abort(self) -> None:
+        """End the connection in the middle of a streamed answer: there is no other way to say that it failed."""
+        if not self._is_open or self._stream is None:
+            return
+        self._is_open = False
+        self.on_gone = None
+        self._stream.abort()
+        self._app.answered(self, _BROKEN_STATUS)
+
+    def _give_up(self) -> None:
+        self._is_open = False
+        on_gone, self.on_gone = self.on_gone, None
+        self._app.answered(self, _BROKEN_STATUS)
+        if on_gone is not None:
+            on_gone()
 
     def _refuse(self, *, is_chunked: bool) -> None:
         """Answer 413 as TorchServe does: no body, no other header."""

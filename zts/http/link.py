@@ -27,7 +27,15 @@ class BrokerLink(ABC):
 
     @abstractmethod
     def submit(
-        self, model: str, version: str, priority: int, timeout_ms: int, head: bytes, body: Body, on_result: OnResult
+        self,
+        model: str,
+        version: str,
+        priority: int,
+        timeout_ms: int,
+        head: bytes,
+        body: Body,
+        on_result: OnResult,
+        on_chunk: OnResult | None = None,
     ) -> int:
         """Queue a job for the broker and return its id.
 
@@ -41,7 +49,8 @@ class BrokerLink(ABC):
             timeout_ms: Whole budget; 0: none but the model's own.
             head: A packed ``JobHead``.
             body: Its bytes.
-            on_result: Gets the ``Result``.
+            on_result: Gets the ``Result``; of a streamed answer its last part.
+            on_chunk: Gets each earlier part of a streamed answer, in order; None: they are joined to the result.
         """
 
     @abstractmethod

@@ -21,6 +21,8 @@ from zts.errors import BrokerUnavailable, ConfigError
 from zts.http.addresses import BoundAddress, bind_all
 from zts.http.api_description import ApiDescription
 from zts.http.app import Application, Surface, Tally
+from zts.http.fast_limits import Limits
+from zts.http.fast_server import FastServer
 from zts.http.health import Health
 from zts.http.inference import Inference, Predictor
 from zts.http.link import BrokerLink
@@ -51,7 +53,7 @@ class HttpService:
         self._settings = settings
         self._index = index
         self._tally = Tally()
-        self._servers: list[HTTPServer] = []
+        self._servers: list[HTTPServer | FastServer] = []
         self._apps: list[Application] = []
         self._bound: list[BoundAddress] = []
         self._link: ZmqLink | None = None
@@ -77,7 +79,7 @@ class HttpService:
         predictor = Predictor(self._link, self._tally)
         for row in self._bound:
             app = _application(self._settings, row.surfaces, self._link, predictor, self._tally)
-            server = HTTPServer(app, xheaders=False, max_body_size=_MAX_BODY_BYTES, max_header_size=_HEAD_BYTES)
+            server = _server(self._settings, row.surfaces, app, loop)
             server.add_sockets(row.sockets)
             self._apps.append(app)
             self._servers.append(server)
@@ -147,6 +149,17 @@ def _application(
     if "metrics" in surfaces:
         routes.append(Metrics(link, tally.counters))
     return Application(settings, routes, predictor if "inference" in surfaces else None, tally)
+
+
+def _server(
+    settings: Settings, surfaces: Sequence[str], app: Application, loop: asyncio.AbstractEventLoop
+) -> HTTPServer | FastServer:
+    """Return what speaks HTTP at one address: the fast wire where predictions are served, Tornado's elsewhere."""
+    if settings.http_wire == "fast" and "inference" in surfaces:
+        # Requests that change something are served one by one, also when a client pipelines them.
+        limits = Limits() if tuple(surfaces) == ("inference",) else Limits(pipelined=1)
+        return FastServer(app, loop=loop, refusal=app.refusal, limits=limits)
+    return HTTPServer(app, xheaders=False, max_body_size=_MAX_BODY_BYTES, max_header_size=_HEAD_BYTES)
 
 
 def run(settings: Settings, index: int) -> int:

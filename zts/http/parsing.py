@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
-from tornado import httputil
-
-from zts.errors import BadRequest
+from zts.errors import BadRequest, ClientError
 from zts.wire.heads import Part
 from zts.wire.messages import HIGH, LOW, NORMAL
 
 __all__ = [
     "HeaderPairs",
     "bare_type",
+    "boundary_of",
     "form_parts",
     "int_parameter",
     "is_form",
@@ -31,6 +32,16 @@ HeaderPairs = Sequence[tuple[str, str]]
 
 MULTIPART: Final = "multipart/form-data"
 URLENCODED: Final = "application/x-www-form-urlencoded"
+
+OCTETS: Final = "application/octet-stream"
+
+_log = logging.getLogger("zts.http")
+
+_BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PARAMETER: Final = re.compile(r""";\s*([^\s=;"]+)\s*=\s*(?:("(?:[^"\\]|\\.)*")|([^;]*))""")
+_ESCAPED: Final = re.compile(r"\\(.)")
+_FOLD: Final = re.compile(r"\r\n[ \t]+")
+_MAX_PARTS: Final = 10_000
 
 _PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 _MAX_REQUEST_ID_CHARS: Final = 128
@@ -60,8 +71,12 @@ def is_sane_request_id(text: str) -> bool:
 
 
 def segments_of(path: str) -> list[str]:
-    """Return the decoded parts of a path: ``/models/a%20b/`` gives ``["models", "a b", ""]``."""
-    return [unquote(part) if "%" in part else part for part in path[1:].split("/")]
+    """Return the decoded parts of a path; slashes at its end mean nothing, as in TorchServe.
+
+    >>> segments_of("/models/a%20b/"), segments_of("/")
+    (['models', 'a b'], [''])
+    """
+    return [unquote(part) if "%" in part else part for part in path[1:].rstrip("/").split("/")]
 
 
 def query_parameters(query: str) -> dict[str, str]:
@@ -72,23 +87,17 @@ def query_parameters(query: str) -> dict[str, str]:
 def int_parameter(parameters: Mapping[str, object], name: str) -> int | None:
     """Return an integer parameter, or None if it was not given.
 
-    Raises:
-        BadRequest: If it is no integer.
+    Text that is no integer of 32 bits counts as not given, as in TorchServe, and the log says so: scripts rely on it.
     """
     raw = parameters.get(name)
     if raw is None:
         return None
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        value = raw
-    else:
-        text = str(raw).strip()
-        digits = text[1:] if text[:1] in ("-", "+") else text
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
-            raise BadRequest(f"Parameter {name} must be an integer, not {str(raw)[:40]!r}.")
-        value = int(text)
-    if abs(value) >= 2**31:
-        raise BadRequest(f"Parameter {name} is out of range: {value}.")
-    return value
+    text = "" if isinstance(raw, bool) else str(raw).strip()
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    if digits.isascii() and digits.isdigit() and len(digits) <= 18 and abs(int(text)) < 2**31:
+        return int(text)
+    _log.warning("parameter %s=%.40r is no integer; the default is used", name, raw)
+    return None
 
 
 def priority_of(value: str) -> int:
@@ -128,59 +137,108 @@ def bare_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip()
 
 
-def is_form(bare: str) -> bool:
-    """Return whether a bare content type is one of the two form types."""
-    return bare.lower() in (MULTIPART, URLENCODED)
+def is_form(content_type: str) -> bool:
+    """Return whether a body of this content type has fields; multipart without a boundary is just a body."""
+    bare = bare_type(content_type).lower()
+    return bare == URLENCODED or (bare == MULTIPART and boundary_of(content_type) != b"")
 
 
 def form_parts(content_type: str, body: bytes) -> list[Part]:
     """Return the fields of a form body of either type.
 
     Raises:
-        BadRequest: If a multipart body is malformed.
+        ClientError: If the body is malformed.
     """
     if bare_type(content_type).lower() == MULTIPART:
-        return multipart_parts(content_type, body)
+        return multipart_parts(boundary_of(content_type), body)
     return _urlencoded_parts(body)
 
 
 def _urlencoded_parts(body: bytes) -> list[Part]:
+    """Return the fields as TorchServe's parser finds them, its oddities included.
+
+    Text without ``=`` is a field without a value, but none at all at the end: curl's ``-d hello`` is an empty row.
+    """
+    pieces = body.split(b"&")
     parts: list[Part] = []
-    for piece in body.split(b"&"):
+    for number, piece in enumerate(pieces):
         name, equals, value = piece.replace(b"+", b" ").partition(b"=")
-        # As TorchServe: text without "=" is no field, so curl's `-d hello` is an empty row.
-        if not equals:
+        if not equals and number == len(pieces) - 1:
             continue
         if not name:
-            raise BadRequest("A form field has an empty name. Send plain data with another content type.")
-        parts.append((unquote_to_bytes(name).decode("utf-8", "replace"), "", unquote_to_bytes(value)))
+            raise _form_error("java.lang.IllegalArgumentException: empty name")
+        parts.append((_percent_decoded(name).decode("utf-8", "replace"), "", _percent_decoded(value)))
     return parts
 
 
-def multipart_parts(content_type: str, body: bytes) -> list[Part]:
-    """Return the parts of a ``multipart/form-data`` body.
+def _percent_decoded(text: bytes) -> bytes:
+    if b"%" not in text:
+        return text
+    bad = _BAD_PERCENT.search(text)
+    if bad is not None:
+        shown = text.decode("latin-1")
+        raise _form_error(f"Invalid hex byte at index '{bad.start()}' in string: '{shown[:80]}'")
+    return unquote_to_bytes(text)
 
-    A part that is no file loses its content type, as in TorchServe; a repeated name appears repeatedly.
+
+def _form_error(text: str) -> ClientError:
+    return ClientError(text, http_status=500, type_name="ErrorDataDecoderException")
+
+
+def boundary_of(content_type: str) -> bytes:
+    """Return the boundary that a content type names, ``b""`` if it names none.
+
+    >>> boundary_of('multipart/form-data; charset=utf-8; boundary="a b"')
+    b'a b'
+    """
+    for name, quoted, plain in _PARAMETER.findall(content_type):
+        if name.lower() == "boundary":
+            return str(_unquoted(quoted) or plain.strip()).encode("latin-1", "replace")
+    return b""
+
+
+def multipart_parts(boundary: bytes, body: bytes) -> list[Part]:
+    """Return the parts of a ``multipart/form-data`` body in their order; a repeated name appears repeatedly.
+
+    A part that is no file loses its content type, as in TorchServe; a file without one is octets.
 
     Raises:
-        BadRequest: If the boundary is missing or the body is malformed.
+        BadRequest: If the body is malformed or has more than 10,000 parts.
     """
-    arguments: dict[str, list[bytes]] = {}
-    files: dict[str, list[httputil.HTTPFile]] = {}
-    boundary = ""
-    for field in content_type.split(";")[1:]:
-        key, _, value = field.strip().partition("=")
-        if key.strip().lower() == "boundary":
-            boundary = value.strip()
-    if not boundary:
-        raise BadRequest("Malformed multipart body: the content-type header names no boundary.")
-    try:
-        httputil.parse_multipart_form_data(boundary.encode("latin-1"), body, arguments, files)
-    except Exception as exc:
-        # The parser raises its own kind, and UnicodeDecodeError, IndexError … for bytes nobody thought of.
-        why = str(exc) if isinstance(exc, httputil.HTTPInputError) else type(exc).__name__
-        raise BadRequest(f"Malformed multipart body: {why}") from None
-    parts: list[Part] = [(name, "", value) for name, values in arguments.items() for value in values]
-    for name, uploads in files.items():
-        parts += [(name, bare_type(upload["content_type"]), upload["body"]) for upload in uploads]
-    return parts
+    if not body:
+        return []
+    delimiter = b"\r\n--" + boundary
+    pieces = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)
+    if len(pieces) < 2:
+        raise BadRequest("Malformed multipart body: the boundary that the content-type header names is not in it.")
+    if len(pieces) > _MAX_PARTS + 1:
+        raise BadRequest(f"Multipart body with more than {_MAX_PARTS} parts.")
+    parts: list[Part] = []
+    for piece in pieces[1:]:
+        if piece.startswith(b"--"):
+            return parts
+        parts.append(_part(piece))
+    raise BadRequest("Malformed multipart body: the final boundary is missing, so it may be cut off.")
+
+
+def _part(piece: bytes) -> Part:
+    head, blank, value = piece.lstrip(b" \t").partition(b"\r\n\r\n")
+    headers: dict[str, str] = {}
+    if blank:
+        # A long header may go on in lines that begin with a blank.
+        for line in _FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n"):
+            header, _, text = line.partition(":")
+            headers[header.strip().lower()] = text.strip()
+    parameters = {
+        name.lower(): _unquoted(quoted) if quoted else plain.strip()
+        for name, quoted, plain in _PARAMETER.findall(headers.get("content-disposition", ""))
+    }
+    if not parameters.get("name"):
+        raise BadRequest("Malformed multipart body: a part without a name.")
+    if "filename" not in parameters and "filename*" not in parameters:
+        return parameters["name"], "", value
+    return parameters["name"], bare_type(headers.get("content-type", "")) or OCTETS, value
+
+
+def _unquoted(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text[1:-1])

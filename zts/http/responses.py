@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from zts.bodies import error_of, json_body, status_body
+from zts.bodies import error_of, invalid_http, json_body, status_body
 from zts.errors import ZtsError
 from zts.settings import Settings
 from zts.wire.messages import Body
 
 __all__ = [
+    "CHUNKED",
     "JSON_TYPE",
+    "UNFRAMED",
     "Answer",
     "cors_lines",
     "error_answer",
+    "invalid_http_answer",
     "json_answer",
     "reason_of",
     "response_head",
@@ -49,6 +52,9 @@ _CACHE: Final = (
     "Cache-Control: no-cache; no-store, must-revalidate, private\r\n"
     "Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
 )
+# TorchServe's own mark of a stream goes out with it.
+UNFRAMED: Final = "ts_stream_next: true\r\n"
+CHUNKED: Final = UNFRAMED + "transfer-encoding: chunked\r\n"
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110: token
 _CLASSES: Final = {2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server Error"}
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
@@ -76,8 +82,14 @@ def status_answer(text: str, status: int = 200) -> Answer:
 
 
 def error_answer(error: ZtsError) -> Answer:
-    """Return TorchServe's error body for ``error``."""
-    return Answer(error.http_status, error_of(error))
+    """Return TorchServe's error body for ``error``; a 401 says which kind of key is wanted."""
+    headers = (("WWW-Authenticate", "Bearer"),) if error.http_status == 401 else ()
+    return Answer(error.http_status, error_of(error), headers=headers)
+
+
+def invalid_http_answer() -> Answer:
+    """Return what bytes that are no HTTP get."""
+    return Answer(400, invalid_http())
 
 
 def reason_of(status: int) -> str:
@@ -95,7 +107,9 @@ def cors_lines(settings: Settings) -> str:
     return "".join(f"{name}: {_clean(value)}\r\n" for name, value in rows if value)
 
 
-def response_head(answer: Answer, request_id: str, length: int | None, *, close: bool, cors: str) -> bytes:
+def response_head(
+    answer: Answer, request_id: str, length: int | None, *, close: bool, cors: str, framing: str = ""
+) -> bytes:
     """Return status line and headers with the blank line behind them.
 
     Args:
@@ -104,6 +118,7 @@ def response_head(answer: Answer, request_id: str, length: int | None, *, close:
         length: For ``content-length``; None: no such header (204 and 304 have no body).
         close: The connection ends after this answer.
         cors: Lines of ``cors_lines``.
+        framing: ``CHUNKED`` or ``UNFRAMED`` for a streamed answer, whose length is None.
     """
     reason = answer.reason
     if reason is None:
@@ -114,7 +129,7 @@ def response_head(answer: Answer, request_id: str, length: int | None, *, close:
     extra = f"content-type: {kind if kind == JSON_TYPE else _clean(kind)}\r\n" if kind else ""
     if answer.headers:
         extra += "".join(f"{_clean(name)}: {_clean(value)}\r\n" for name, value in answer.headers if _is_allowed(name))
-    size = "" if length is None else f"content-length: {length}\r\n"
+    size = framing if length is None else f"content-length: {length}\r\n"
     alive = "close" if close else "keep-alive"
     return (
         f"HTTP/1.1 {answer.status} {reason}\r\n{extra}x-request-id: {request_id}\r\n{_CACHE}{cors}{size}"

@@ -19,7 +19,7 @@ from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
 from zts.http.channel import Channel
 from zts.http.control import Control
 from zts.http.link import BrokerLink, OnResult
-from zts.inflight import Inflight
+from zts.inflight import BROKEN_STREAM, Inflight, joined
 from zts.settings import Endpoints
 from zts.wire.frames import INLINE_BODY_BYTES, Role
 from zts.wire.heads import ResultHead, pack_result_head
@@ -27,6 +27,7 @@ from zts.wire.messages import (
     Beat,
     Body,
     Cancel,
+    Chunks,
     Goodbye,
     Hello,
     Job,
@@ -142,7 +143,15 @@ class ZmqLink(BrokerLink):
     # ------------------------------------------------------------ jobs
 
     def submit(
-        self, model: str, version: str, priority: int, timeout_ms: int, head: bytes, body: Body, on_result: OnResult
+        self,
+        model: str,
+        version: str,
+        priority: int,
+        timeout_ms: int,
+        head: bytes,
+        body: Body,
+        on_result: OnResult,
+        on_chunk: OnResult | None = None,
     ) -> int:
         """Queue a job; all of this tick leave together."""
         job_id = self._next_id
@@ -150,7 +159,8 @@ class ZmqLink(BrokerLink):
         now = monotonic()
         deadline = now + timeout_ms / 1000 + _DEADLINE_GRACE_S if timeout_ms else None
         job = Job(job_id, model, version, priority, timeout_ms, head, body)
-        self._inflight.add(job, deadline, now, on_result)
+        entry = self._inflight.add(job, deadline, now, on_result)
+        entry.on_part = on_chunk
         self._queue.append(job)
         self._flush_soon()
         if deadline is not None:
@@ -194,6 +204,8 @@ class ZmqLink(BrokerLink):
             self._data.send(Jobs(part))
 
     def _resend(self) -> None:
+        for entry in self._inflight.take_begun():
+            entry.waiter(_error_result(entry.job.job_id, BROKEN_STREAM, BrokerUnavailable))
         jobs = self._inflight.unanswered(monotonic())
         self._queue.clear()  # all of it is in flight
         self._resent_jobs += len(jobs)
@@ -205,9 +217,23 @@ class ZmqLink(BrokerLink):
             self._unknown_results += 1
             return
         try:
-            entry.waiter(result)
+            entry.waiter(joined(entry, result) if entry.has_parts else result)
         except Exception:
             _log.exception("the answer to job %d could not be passed on", result.item_id)
+
+    def _part(self, part: Result) -> None:
+        entry = self._inflight.get(part.item_id)
+        if entry is None:
+            self._unknown_results += 1
+            return
+        if entry.on_part is None:
+            entry.keep(part)
+            return
+        entry.has_parts = True
+        try:
+            entry.on_part(part)
+        except Exception:
+            _log.exception("a part of the answer to job %d could not be passed on", part.item_id)
 
     # ------------------------------------------------------------ messages
 
@@ -232,6 +258,9 @@ class ZmqLink(BrokerLink):
         if isinstance(message, Results):
             for row in message.rows:
                 self._answer(row)
+        elif isinstance(message, Chunks):
+            for row in message.rows:
+                self._part(row)
         elif isinstance(message, Welcome):
             if not self._is_welcome:
                 _log.info("broker %s takes jobs at %s", message.broker_id, self._endpoints.client)

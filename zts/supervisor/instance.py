@@ -64,6 +64,11 @@ class Instance:
         """Pids and start times, for ``zts status``."""
         return self.runtime_dir / "roles.json"
 
+    @property
+    def journal_file(self) -> Path:
+        """What should exist, as the broker keeps it; starts anew with each instance."""
+        return self.runtime_dir / "journal.json"
+
     def prepare(self) -> None:
         """Make the folder, readable by its owner only.
 
@@ -98,7 +103,7 @@ class Instance:
             )
         self._lock_fd = fd
         notes = ["Removing orphan pid file."] if self.pid_file.exists() else []
-        self._clear("journal.json")
+        self._clear(self.journal_file.name)
         return notes
 
     def _clear(self, *more: str) -> None:

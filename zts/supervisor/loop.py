@@ -21,7 +21,8 @@ from zts.supervisor.notify import Notifier
 from zts.supervisor.parent import become_subreaper
 from zts.supervisor.processes import CommandFor, Console, RoleProcess, end_descendants, reap_strangers
 from zts.supervisor.readiness import watch_readiness
-from zts.supervisor.startup_models import ControlFor, register_models, startup_models
+from zts.supervisor.snapshot_writer import SnapshotWriter
+from zts.supervisor.startup_models import ControlFor, models_of_start, register_models
 
 __all__ = ["START_TIMEOUT_S", "SupervisorLoop"]
 
@@ -72,6 +73,7 @@ class SupervisorLoop:
             start_timeout_s=start_timeout_s,
             rng=random.Random(),
         )
+        self._snapshots = SnapshotWriter(settings, instance.journal_file)
         self._processes: dict[str, RoleProcess] = {}
         self._started_at: dict[str, float] = {}
         self._inbox: deque[rules.Event] = deque()
@@ -99,6 +101,7 @@ class SupervisorLoop:
                 watchdog_at = now + self._notifier.watchdog_every_s
             self._wait(watchdog_at if self._notifier.watchdog_every_s is not None else None)
         self._ended.set()
+        self._snapshots.finish()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # It is over anyway: one more Ctrl-C must not turn a clean end into a death by signal.
             signal.signal(number, signal.SIG_IGN)
@@ -183,10 +186,15 @@ class SupervisorLoop:
                 _log.warning("%s is killed", role)
                 self._on_process(role, RoleProcess.kill)
             case rules.RegisterModels():
-                models = startup_models(self._settings.load_models, self._settings.model_store)
-                done = rules.ModelsSettled()
-                register_models(models, self._settings, self._control_for, lambda: self.post(done))
+                register_models(
+                    models_of_start(self._settings),
+                    self._settings,
+                    self._control_for,
+                    done=lambda: self.post(rules.ModelsSettled()),
+                    failed=lambda reason: self.post(rules.StartFailed(reason)),
+                )
             case rules.AnnounceReady():
+                self._snapshots.start()
                 self._on_ready()
                 self._notifier.send("READY=1")
                 _log.info("ready")

@@ -26,7 +26,7 @@ from zts.supervisor.loop import START_TIMEOUT_S, SupervisorLoop
 from zts.supervisor.notify import notifier_of_process
 from zts.supervisor.processes import CommandFor, Console, open_console_file, role_command
 from zts.supervisor.readiness import accepts_connections
-from zts.supervisor.startup_models import Control, ControlFor, startup_models
+from zts.supervisor.startup_models import Control, ControlFor, models_of_start
 
 __all__ = ["READY_LINE", "StartOptions", "banner", "connect_control", "remembered_command", "start"]
 
@@ -122,7 +122,7 @@ def _set_up_logging(settings: Settings) -> None:
 
 def banner(settings: Settings) -> str:
     """Return a few lines that say what is started where."""
-    names = [model.name or model.url for model in startup_models(settings.load_models, settings.model_store)]
+    names = [model.name or model.url for model in models_of_start(settings)]
     rows = {
         "Inference address": settings.inference_address,
         "Management address": settings.management_address,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.broker.scheduler_driver import Driver, answers, item, job, outcomes, sent, settings
+from tests.unit.broker.scheduler_driver import Driver, answers, done, item, job, outcomes, sent, settings
 from zts.broker import events as e
 from zts.registry import ModelSpec
 from zts.wire.heads import ResultHead, pack_result_head
@@ -143,9 +143,59 @@ def test_cancelled_waiting_job_is_dropped_and_frees_its_place() -> None:
 def test_cancelled_running_job_keeps_its_worker_busy_and_its_result_is_discarded() -> None:
     driver = Driver(["w1"])
     driver.arrive(1)
-    assert driver.feed(e.JobsCancelled("c", [1])) == []
+    assert driver.feed(e.JobsCancelled("c", [1])) == [e.SendCancel("w1", 1, [1])]
     assert driver.arrive(2) == []
     assert driver.outcome("w1", 1) == [e.Count("discarded_result"), e.SendBatch("w1", 1, [item(2)])]
+
+
+def test_jobs_of_a_client_that_went_away_are_taken_back_from_their_workers() -> None:
+    driver = Driver(["w1", "w2"])
+    driver.arrive(1, 2)
+    actions = driver.feed(e.ClientGone("c"))
+    cancels = [action for action in actions if isinstance(action, e.SendCancel)]
+    assert sorted(cancel.worker_id for cancel in cancels) == ["w1", "w2"]
+    assert sorted(item_id for cancel in cancels for item_id in cancel.item_ids) == [1, 2]
+
+
+def parts(worker_id: str, *item_ids: int, epoch: int = 1) -> e.ChunksArrived:
+    return e.ChunksArrived(worker_id, epoch, [Result(item_id, 200, b"h", b"part") for item_id in item_ids])
+
+
+def test_parts_of_an_answer_go_to_their_client_at_once_and_the_result_ends_it() -> None:
+    driver = Driver(["w1"], batch_size=2)
+    driver.arrive(7, 8)
+    assert driver.feed(parts("w1", 1, 2)) == [
+        e.SendChunks("c", [Result(7, 200, b"h", b"part"), Result(8, 200, b"h", b"part")])
+    ]
+    assert [row[1] for row in answers(driver.outcome("w1", 1, 2))] == [7, 8]
+
+
+def test_parts_that_nobody_waits_for_are_counted() -> None:
+    driver = Driver(["w1"])
+    driver.arrive(1)
+    driver.feed(e.JobsCancelled("c", [1]))
+    assert driver.feed(parts("w1", 1)) == [e.Count("discarded_result")]
+    assert driver.feed(parts("w1", 1, epoch=0)) == [e.Count("old_epoch")]
+    assert driver.feed(parts("w9", 1)) == [e.Count("unknown_worker")]
+
+
+def test_a_job_whose_answer_has_begun_is_not_run_again_when_its_worker_dies() -> None:
+    driver = Driver(["w1"])
+    driver.arrive(1)
+    driver.feed(parts("w1", 1))
+    driver.ready("w2")
+    (action,) = driver.gone("w1")
+    assert isinstance(action, e.SendResults)
+    assert action.rows[0].status == 500
+    assert action.rows[0].body.startswith(b"Worker died. A part of the answer")
+
+
+def test_outcomes_of_expired_items_only_do_not_count_as_a_batch() -> None:
+    driver = Driver(["w1"])
+    driver.arrive(1)
+    driver.feed(e.OutcomesArrived("w1", 1, 0, 0, done(1)))
+    (model,) = driver.core.stats(driver.now)
+    assert model["batch_size"]["count"] == model["run_s"]["count"] == 0
 
 
 def test_cancel_of_unknown_or_finished_jobs_changes_nothing() -> None:
@@ -177,7 +227,7 @@ def test_gone_clients_jobs_are_dropped_and_the_others_stay() -> None:
     driver = Driver(["w1"])
     driver.arrive(1, 2, client="a")
     driver.arrive(1, client="b")
-    assert driver.feed(e.ClientGone("a"), e.ClientGone("nobody")) == []
+    assert driver.feed(e.ClientGone("a"), e.ClientGone("nobody")) == [e.SendCancel("w1", 1, [1])]
     assert driver.outcome("w1", 1) == [e.Count("discarded_result"), e.SendBatch("w1", 1, [item(3)])]
     assert driver.core.snapshot()["clients"] == 1
 

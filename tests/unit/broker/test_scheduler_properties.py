@@ -205,6 +205,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.batch_is_sent(action)
             elif isinstance(action, e.SendResults):
                 self.results_are_sent(action)
+            elif isinstance(action, e.SendCancel):
+                assert action.item_ids
+                assert action.epoch == self.workers[action.worker_id].epoch, "no cancel to a lost worker"
             else:
                 assert isinstance(action, (e.BatchSent, e.BatchDone))
                 is_busy = bool(self.workers[action.worker_id].held)

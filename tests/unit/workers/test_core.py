@@ -9,7 +9,8 @@ from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers import events as e
 from zts.workers.batching import BatchWindow
-from zts.workers.core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, PresenceCore
+from zts.workers.core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore
+from zts.workers.presence import PresenceCore
 
 TICK = e.TickEnded()
 LOADED = e.ReportState(WorkerEvent.LOADED, "model loaded")
@@ -123,6 +124,16 @@ def test_a_batch_of_expired_jobs_only_does_not_reach_the_handler() -> None:
     feed(core, (arrived(1, timeout_ms=100), 1.0))
     assert feed(core, (TICK, 1.5)) == [e.SendOutcomes(0, 0, [expired(1)])]
     assert core.snapshot()["state"] == "ready"
+
+
+def test_cancelled_jobs_that_wait_are_answered_and_never_run() -> None:
+    core = serving(batch_size=2)
+    feed(core, (arrived(1, 2, 3), 1.0))
+    (outcomes,) = feed(core, (e.ItemsCancelled([2, 99]), 1.0))
+    assert isinstance(outcomes, e.SendOutcomes)
+    assert [(row.item_id, row.status) for row in outcomes.rows] == [(2, 499)]
+    assert (outcomes.run_us, outcomes.batch_size) == (0, 0)
+    assert feed(core, (TICK, 1.0)) == [e.RunBatch([item(1), item(3)])]
 
 
 def test_a_job_within_its_deadline_is_run() -> None:

@@ -10,7 +10,7 @@ from zts.clock import ManualClock
 from zts.wire.frames import MAX_HEAD_BYTES
 from zts.wire.heads import unpack_result_head
 from zts.wire.messages import Result, WorkItem
-from zts.workers.runner import run_batch
+from zts.workers.runner import Emit, run_batch
 
 ITEMS = [WorkItem(n, 0, b"", b"x") for n in (1, 2, 3)]
 
@@ -22,7 +22,7 @@ class FakeService:
         self.answer = answer
         self.clock = clock
 
-    def run(self, items: Sequence[WorkItem]) -> list[Result]:
+    def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
         if self.clock is not None:
             self.clock.advance(0.25)
         if isinstance(self.answer, BaseException):

@@ -1,0 +1,1 @@
+"""Sends the same requests to a real TorchServe and to zts and shows every difference (see README.md)."""

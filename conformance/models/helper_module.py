@@ -1,0 +1,3 @@
+"""An extra file of the configured model."""
+
+VALUE = 41 + 1

@@ -1,0 +1,148 @@
+"""The fast wire's listening side: accepts connections, watches their deadlines, stops gracefully.
+
+It takes the place of Tornado's ``HTTPServer`` under the same ``HTTPServerConnectionDelegate``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tornado import httputil
+
+from zts.errors import ZtsError
+from zts.http.fast_connection import FastConnection
+from zts.http.fast_head import Head, parse_head
+from zts.http.fast_limits import Limits
+
+__all__ = ["FastServer"]
+
+_log = logging.getLogger("zts.http.fast")
+
+_BACKLOG: Final = 1024
+_MAX_SWEEP_S: Final = 1.0
+_FLUSH_S: Final = 5.0
+_POLL_S: Final = 0.01
+# Clients repeat themselves: the same head comes again and again, and is read once.
+_MAX_HEADS: Final = 512
+_MAX_KEPT_HEAD_BYTES: Final = 2048
+
+
+class FastServer:
+    """Serve HTTP/1.1 on listening sockets.
+
+    Args:
+        delegate: Makes a message delegate for each request.
+        loop: The running loop.
+        refusal: Makes the whole answer, head and body, for what never became a request; it must say that the
+            connection ends.
+        limits: What clients may do.
+        ssl_context: For TLS.
+
+    Attributes:
+        connections: All that are there.
+        now: The loop's time, up to a sweep old.
+        done: A future that is done.
+        is_stopping: Connections end as soon as they are idle.
+    """
+
+    def __init__(
+        self,
+        delegate: httputil.HTTPServerConnectionDelegate,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        refusal: Callable[[ZtsError], bytes],
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.delegate = delegate
+        self.loop = loop
+        self.refusal = refusal
+        self.limits = limits or Limits()
+        self.connections: set[FastConnection] = set()
+        self.now = loop.time()
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.done.set_result(None)
+        self.is_stopping = False
+        self._ssl_context = ssl_context
+        self._heads: dict[bytes, Head] = {}
+        self._listening: list[asyncio.Task[asyncio.AbstractServer]] = []
+        shortest = min(self.limits.head_s, self.limits.body_s, self.limits.idle_s, self.limits.linger_s)
+        self._sweep_s = min(_MAX_SWEEP_S, shortest / 2)
+        self._sweep_handle = loop.call_later(self._sweep_s, self._sweep)
+
+    def add_sockets(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections of listening sockets, which belong to this server from now on."""
+        for sock in sockets:
+            self._listening.append(self.loop.create_task(self._listen(sock)))
+
+    async def _listen(self, sock: socket.socket) -> asyncio.AbstractServer:
+        try:
+            return await self.loop.create_server(self._connect, sock=sock, ssl=self._ssl_context, backlog=_BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _connect(self) -> FastConnection:
+        return FastConnection(self)
+
+    def head_of(self, raw: bytes) -> Head:
+        """Return what a request head says.
+
+        Raises:
+            BadMessage: If it is not acceptable.
+        """
+        heads = self._heads
+        head = heads.get(raw)
+        if head is None:
+            head = parse_head(raw, self.limits)
+            if len(raw) <= _MAX_KEPT_HEAD_BYTES:
+                if len(heads) >= _MAX_HEADS:
+                    heads.clear()
+                heads[raw] = head
+        return head
+
+    def _sweep(self) -> None:
+        self.now = now = self.loop.time()
+        self._sweep_handle = self.loop.call_later(self._sweep_s, self._sweep)
+        for connection in [row for row in self.connections if row.deadline <= now]:
+            try:
+                connection.expire()
+            except Exception:
+                _log.exception("a connection's deadline could not be handled")
+                connection.abort()
+
+    def stop(self) -> None:
+        """Accept nothing more; connections end when their requests are answered, idle ones now."""
+        self.is_stopping = True
+        for task in self._listening:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()
+            else:
+                task.add_done_callback(_close_when_listening)
+        self._listening.clear()
+        for connection in list(self.connections):
+            if connection.is_idle:
+                connection.close()
+
+    async def close_all_connections(self) -> None:
+        """End all connections; what was answered still leaves, within five seconds."""
+        deadline = self.loop.time() + _FLUSH_S
+        while self.connections and self.loop.time() < deadline:
+            for connection in list(self.connections):
+                if not connection.has_unsent:
+                    connection.close()
+            await asyncio.sleep(_POLL_S)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+        self._sweep_handle.cancel()
+
+
+def _close_when_listening(task: asyncio.Task[asyncio.AbstractServer]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()

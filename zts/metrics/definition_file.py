@@ -1,0 +1,38 @@
+"""Read metrics.yaml. Layer 3: the file system and YAML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from zts.errors import ConfigError
+from zts.metrics.definitions import Definitions, parse_definitions
+
+__all__ = ["PACKAGED", "load_definitions"]
+
+PACKAGED: Final = Path(__file__).with_name("metrics.yaml")
+_MAX_BYTES: Final = 1 << 20
+
+
+def load_definitions(path: str = "") -> Definitions:
+    """Return the metrics that a file defines; ``""`` is the packaged one.
+
+    Raises:
+        ConfigError: If the file is missing, no YAML, or not of the right form; one line.
+    """
+    file = Path(path) if path else PACKAGED
+    source = f"metrics_config={file}" if path else file.name
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_BYTES + 1)
+    except OSError as exc:
+        raise ConfigError(f"{source}: {exc.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{source}: larger than {_MAX_BYTES} bytes")
+    try:
+        raw = yaml.safe_load(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{source} is no YAML: {' '.join(str(exc).split())}") from None
+    return parse_definitions(raw, source)
