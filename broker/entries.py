@@ -32,7 +32,10 @@ class ModelEntry:
         no_worker_reason: Why none is expected, one sentence.
         is_removed: It takes no jobs and no workers any more.
         is_dirty: It is on the scheduler's list for the end of the tick.
-        requests: Jobs that came for it, refused ones included, resent ones not.
+        requests: Jobs that came for it, refused ones included, resent ones not: those that named its version, and those
+            that named none. So are the two sums of seconds:
+        waited_s: From arrival to a worker, of all sent jobs.
+        total_s: From arrival to the answer, of those answered 200.
         answers: How many by status; 499 are cancelled ones.
         queue_s, run_s, batch_size: Histograms: of each sent job, of each batch, of each batch.
     """
@@ -51,6 +54,8 @@ class ModelEntry:
         "requests",
         "run_s",
         "spec",
+        "total_s",
+        "waited_s",
         "workers_expected",
     )
 
@@ -61,7 +66,9 @@ class ModelEntry:
         self.no_worker_reason = ""
         self.is_removed = False
         self.is_dirty = False
-        self.requests = 0
+        self.requests = [0, 0]
+        self.waited_s = [0.0, 0.0]
+        self.total_s = [0.0, 0.0]
         self.answers: dict[int, int] = {}
         self.queue_s = Histogram(SECONDS_BOUNDS)
         self.run_s = Histogram(SECONDS_BOUNDS)
@@ -106,7 +113,11 @@ class ModelEntry:
         return {
             "name": self.spec.name,
             "version": self.spec.version,
-            "requests": self.requests,
+            "requests": sum(self.requests),
+            "requests_default": self.requests[1],
+            "queue_default_s": self.waited_s[1],
+            "total_s": sum(self.total_s),
+            "total_default_s": self.total_s[1],
             "answers": {str(status): count for status, count in sorted(self.answers.items())},
             "queued": self.queue.count,
             "queued_bytes": self.queue.bytes,

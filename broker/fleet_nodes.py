@@ -117,7 +117,7 @@ class Nodes:
     def beat(self, node: Node, beat: Beat, now: float) -> None:
         """Take a node's beat: it lives, and so do the processes that it names."""
         self._heard(node, now)
-        node.load = beat.info
+        node.load = _take_metrics(node, beat.info)
         if node.is_stopping != (beat.info.get("stopping") is True):
             node.is_stopping = not node.is_stopping
             self.all_changed()
@@ -179,3 +179,18 @@ class Nodes:
         for pending in unanswered:
             del state.pending[pending.request_id]
         return unanswered
+
+
+def _take_metrics(node: Node, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep the metric families of a beat, which tells only those that changed, and return the rest of it."""
+    told = info.get("metrics")
+    if not isinstance(told, dict):
+        return info
+    if info.get("metrics_all") is True:
+        node.metrics = {}
+    for name, family in told.items():
+        if family is None:
+            node.metrics.pop(name, None)
+        else:
+            node.metrics[name] = family
+    return {key: value for key, value in info.items() if key not in ("metrics", "metrics_all")}

@@ -59,6 +59,7 @@ class Node:
     slots: dict[str, Worker] = field(default_factory=dict)
     is_stopping: bool = False
     load: Mapping[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)  # families by name, as its beats told them
 
 
 @dataclass(slots=True, eq=False)

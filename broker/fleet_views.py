@@ -135,6 +135,7 @@ class Views:
             "workers": workers,
             "counters": dict(self._state.counters),
             "http": self._http(),
+            "metrics": [node.metrics for node in self._state.nodes.values() if node.metrics],
         }
 
     def _http(self) -> dict[str, float]:

@@ -110,7 +110,7 @@ class Scheduler:
             if entry is None:
                 book.refuse(client, wire, *self._models.why_not(name, version))
                 continue
-            entry.requests += 1
+            entry.requests[not version] += 1
             size = len(body)
             if entry.queue.is_full(size) and not self._make_room(entry, size, now):
                 book.refuse(client, wire, QueueFull, entry.queue_full_text(), entry)
@@ -142,7 +142,7 @@ class Scheduler:
         if worker is None or worker.epoch != event.epoch:
             return [e.Count("unknown_worker" if worker is None else "old_epoch", len(event.rows))]
         entry, take = worker.entry, worker.held.pop
-        with_results, deadlines = self._book.with_results, self._book.deadlines
+        with_results, deadlines, total_s = self._book.with_results, self._book.deadlines, entry.total_s
         ok = unknown = discarded = 0
         for item_id, status, head, body in event.rows:
             job = take(item_id, None)
@@ -154,8 +154,8 @@ class Scheduler:
                 continue
             job.state = DONE
             # What ClientBook.answer does, without the calls: this is the hottest loop of the broker.
-            client = job.client
-            job_id = job.wire[0]
+            client, wire = job.client, job.wire
+            job_id = wire[0]
             if job.deadline:
                 deadlines.dead += 1
                 job.forget_body()
@@ -165,6 +165,7 @@ class Scheduler:
             client.out.append(result)
             if status == 200:
                 ok += 1
+                total_s[not wire[2]] += now - job.arrived_at
             else:
                 entry.count_answer(status)
         if ok:
@@ -213,20 +214,18 @@ class Scheduler:
         return actions
 
     def _dispatch(self, entry: ModelEntry, now: float) -> None:
-        queue, pool = entry.queue, entry.pool
+        queue, pool, waited_s = entry.queue, entry.pool, entry.waited_s
         observe = entry.queue_s.observe
         while queue.count:
             choice = pool.choose(now)
             if choice is None:
                 if entry.is_hopeless():
-                    text = entry.no_worker_text()
                     for job in queue.take(queue.count):
-                        self._book.fail(job, NoWorker, text)
+                        self._book.fail(job, NoWorker, entry.no_worker_text())
                 return
             worker, room = choice
-            worker_id = worker.worker_id
             jobs = queue.take(room)
-            held, out = worker.held, worker.out
+            worker_id, held, out = worker.worker_id, worker.held, worker.out
             arrived_at, same = jobs[0].arrived_at, 0
             last_deadline, left_ms = NO_DEADLINE, 0
             for job in jobs:
@@ -235,6 +234,7 @@ class Scheduler:
                 item_id = job.item_id
                 held[item_id] = job
                 wire = job.wire
+                waited_s[not wire[2]] += now - job.arrived_at
                 deadline = job.deadline
                 if deadline != last_deadline:
                     last_deadline = deadline

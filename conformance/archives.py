@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ARCHIVES", "MODELS", "Archive", "build_store", "make_weights", "same_content"]
+__all__ = [
+    "ARCHIVES",
+    "MODELS",
+    "Archive",
+    "build_downloads",
+    "build_store",
+    "copy_store",
+    "make_weights",
+    "same_content",
+]
 
 MODELS: Final = Path(__file__).parent / "models"
 
@@ -73,6 +82,7 @@ ARCHIVES: Final = (
     Archive("mnist", "mnist_handler.py", model_file="mnist_net.py", weights="mnist.pt", extra=("index_to_name.json",)),
     Archive("script", "script_handler.py", weights="doubler.pt"),
     Archive("base", "base_handler", weights="doubler.pt"),
+    Archive("envelope", "envelope.py"),
     Archive("noweights", "base_handler"),
     Archive("tarred", "function.py", format="tgz"),
     Archive("stored", "function.py", format="zip-store"),
@@ -86,7 +96,7 @@ ARCHIVES: Final = (
 
 
 def make_weights(torch_python: str, folder: Path) -> None:
-    """Write weights, an image, a label file and a folder of extra files into ``folder``, beside copies of the models."""
+    """Write weights, an image, a label file and a folder of extra files into ``folder``, beside the models."""
     for source in MODELS.glob("*.py"):
         shutil.copy(source, folder)
     (folder / "extra" / "below").mkdir(parents=True)
@@ -108,6 +118,28 @@ def build_store(archiver: list[str], parts: Path, store: Path) -> None:
     with zipfile.ZipFile(store / "nomanifest.mar", "w") as bare:
         bare.write(parts / "function.py", "function.py")
     shutil.copy(store / "function.mar", store / "renamed.mar")
+
+
+def build_downloads(store: Path, downloads: Path) -> None:
+    """Put archives under names that no store holds into ``downloads``, for URLs."""
+    downloads.mkdir()
+    for name in ("remote", "local", "refused"):
+        shutil.copy(store / "function.mar", downloads / f"{name}.mar")
+    shutil.copy(store / "function.mar", downloads / "kitchen.mar")
+    shutil.copytree(store / "folder", downloads / "outside")
+    (downloads / "text.mar").write_text("no archive\n")
+
+
+def copy_store(store: Path, target: Path, only: tuple[str, ...]) -> None:
+    """Copy a store, or the named parts of it, so that no server sees what another one does to it."""
+    target.mkdir()
+    for one in store.iterdir():
+        if only and one.name not in only:
+            continue
+        if one.is_dir():
+            shutil.copytree(one, target / one.name)
+        else:
+            shutil.copy(one, target)
 
 
 def _pack(archiver: list[str], archive: Archive, parts: Path, store: Path) -> None:

@@ -19,6 +19,10 @@ BOUNDARY: Final = "zts-conformance-boundary"
 class Case:
     """One request (or one burst of requests) that both servers get.
 
+    In path and header values ``{inference}``, ``{management}`` and ``{API}`` stand for the keys of the server's key
+    file, ``{store}`` and ``{downloads}`` for folders and ``{files}`` for an HTTP server that offers the downloads.
+    ``port`` may also be ``file``: then ``path`` is read (or listed) in the server's folder.
+
     ``row`` names the row of the reference page that it shows, section first: ``1.2 ping``.
     """
 
@@ -34,6 +38,10 @@ class Case:
     raw: bytes | None = None
     # Sent at the same moment on connections of their own, one for each body.
     burst: tuple[bytes, ...] = ()
+    # Pause between the requests of a burst, in seconds.
+    stagger_s: float = 0.0
+    # Sent half a second after this one, while this one is being worked on.
+    meanwhile: Case | None = None
     # Asked again and again until the body matches this regular expression (or 60 s have passed).
     until: str | None = None
     # Rules of compare.py beyond the plain ones: openapi, prometheus, keys, lines, status.
@@ -41,8 +49,8 @@ class Case:
     # Regular expressions whose matches in the body are not compared.
     mask: tuple[str, ...] = ()
     timeout_s: float = 20.0
-    # Which key of the server's key file goes along: management, inference or API.
-    token: str = ""
+    # Plain HTTP even where the port wants TLS.
+    plain: bool = False
 
     @property
     def section(self) -> str:
@@ -62,8 +70,14 @@ class Run:
     models: tuple[str, ...] = ()
     # Which archiver's files are served: "torch-model-archiver" or "zts".
     archiver: str = "torch-model-archiver"
-    tls: bool = False
+    # Models to wait for besides those; default: names of ``models``.
+    ready: tuple[str, ...] | None = None
+    # Only these files of the store; default: all.
+    only: tuple[str, ...] = ()
+    # "pem", "p12" or "own" (https without any file: the server makes its certificate).
+    tls: str = ""
     unix: bool = False
+    flags: tuple[str, ...] = ("--ncs",)
 
 
 def ask(name: str, row: str, path: str, *, data: Any = None, kind: str | None = None, **more: Any) -> Case:

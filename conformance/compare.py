@@ -172,7 +172,7 @@ def _openapi(one: str, two: str) -> Iterator[tuple[str, str, str]]:
 def _families(text: str) -> set[str]:
     found = set()
     for line in text.splitlines():
-        line = re.sub(r',?}', "}", line)
+        line = re.sub(r",?}", "}", line)
         line = re.sub(r'(Hostname|hostname)="[^"]*"', r'\1="<host>"', line)
         found.add(line if line.startswith("#") else re.sub(r"\S+$", "<value>", line))
     return found

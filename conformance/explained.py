@@ -52,20 +52,39 @@ EXPLAINED: Final = (
     *(Explained("connection-close", field, _CLOSES) for field in ("closes", "header:connection")),
     *(Explained("http-1-0*", field, _CLOSES) for field in ("closes", "header:connection")),
     *(Explained("*-http-get", field, _CLOSES) for field in ("closes", "header:connection")),
-    Explained("absolute-url", "*", "better: HTTP/1.1 servers must take an absolute request target", zts=".*Healthy.*|200|OK|False|keep-alive"),
+    Explained(
+        "absolute-url",
+        "*",
+        "better: HTTP/1.1 servers must take an absolute request target",
+        zts=".*Healthy.*|200|OK|False|keep-alive",
+    ),
     # 1.3
-    Explained("form-empty-name", "*", "better: a mistake in the request is a 400 that says what is wrong", zts="400|Bad Request|.*empty name.*"),
+    Explained(
+        "form-empty-name",
+        "*",
+        "better: a mistake in the request is a 400 that says what is wrong",
+        zts="400|Bad Request|.*empty name.*",
+    ),
     # 1.5
     Explained("header-number", "*", "A24", zts=r"200||False|keep-alive|5|ok|text/plain.*"),
     Explained("exit", "body.message", "better: the job was tried again, the text says so", zts=r'"Worker died\..*"'),
     Explained("kill", "body.message", "better: the job was tried again, the text says so", zts=r'"Worker died\..*"'),
-    Explained("answer-too-big", "body.message", "better: the cause is named and the worker goes on", zts=".*max_response_size.*"),
+    Explained(
+        "answer-too-big",
+        "body.message",
+        "better: the cause is named and the worker goes on",
+        zts=".*max_response_size.*",
+    ),
     # 2
     Explained("*", "body*.batchPolicy", "better: field of ours, beside", torchserve=_NEW),
     Explained("*", "body*.priority", "better: field of ours, beside", torchserve=_NEW),
     Explained("*", "body*.workers.*.state", "A12", torchserve=_NEW),
     Explained(
-        "register-*", "body.message", _CAUSE, torchserve='"Failed to start.*"', zts=r'"Failed to start workers for .*\. Cause: .*'
+        "register-*",
+        "body.message",
+        _CAUSE,
+        torchserve='"Failed to start.*"',
+        zts=r'"Failed to start workers for .*\. Cause: .*',
     ),
     Explained("scale-fails", "body.message", _CAUSE, zts=r'"Failed to start workers for .*\. Cause: .*'),
     Explained("register-json-broken", "*", "A9", zts=r"400|Bad Request|.*BadRequestException.*"),

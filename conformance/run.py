@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import json
+import contextlib
+import functools
+import http.server
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any, Final
 
 from conformance import archives, report
 from conformance.case import Case, Run
-from conformance.compare import Difference, Names, compare
+from conformance.compare import Names, compare
 from conformance.requests import all_runs
 from conformance.servers import ROOT, Server, zts_command
 from conformance.wire import Reply, exchange, request_bytes
@@ -84,50 +86,44 @@ def _stores(options: argparse.Namespace, folder: Path) -> dict[str, Path]:
     stores = {"torch-model-archiver": folder / "store-ts", "zts": folder / "store-zts"}
     archives.build_store([str(binaries / "torch-model-archiver")], parts, stores["torch-model-archiver"])
     archives.build_store([sys.executable, "-m", "zts", "archive"], parts, stores["zts"])
+    archives.build_downloads(stores["torch-model-archiver"], folder / "downloads")
+    _secrets(folder)
     return stores
 
 
 def _compare_run(run: Run, options: argparse.Namespace, folder: Path, store: Path, results: report.Results) -> None:
     folder.mkdir()
     pair = []
-    for kind, command in (("torchserve", [options.torchserve, "--start"]), ("zts", zts_command())):
-        own = folder / f"{kind[0]}-store"
-        shutil.copytree(store, own, symlinks=True)
-        certificate = _certificate(folder) if run.tls else None
-        pair.append(Server(kind, command, folder / kind, own, run, certificate))
-    try:
-        for server in pair:
-            server.start()
-        for server in pair:
-            server.wait_ready()
-            _wait_models(server)
-        names = (_names(pair[0]), _names(pair[1]))
-        for case in run.cases:
-            replies = [_perform(server, case) for server in pair]
-            found = [d for ts, zts in zip(*replies, strict=True) for d in compare(case, ts, zts, names)]
-            results.add(run.name, case, found)
-    finally:
-        for server in pair:
-            server.stop()
+    with _file_server(folder.parent / "downloads") as files:
+        places = {"files": files, "downloads": str(folder.parent / "downloads")}
+        for kind, command in (("torchserve", [options.torchserve, "--start"]), ("zts", zts_command())):
+            own = folder / f"{kind[0]}-store"
+            archives.copy_store(store, own, run.only)
+            pair.append(Server(kind, command, folder / kind, own, run, folder.parent, places))
+        try:
+            for server in pair:
+                server.start()
+            for server in pair:
+                server.wait_ready()
+                _wait_models(server)
+            names = (_names(pair[0]), _names(pair[1]))
+            for case in run.cases:
+                replies = [_perform(server, case) for server in pair]
+                found = [d for ts, zts in zip(*replies, strict=True) for d in compare(case, ts, zts, names)]
+                results.add(run.name, case, found)
+        finally:
+            for server in pair:
+                server.stop()
 
 
 def _wait_models(server: Server) -> None:
     deadline = time.monotonic() + READY_S
-    for model in server.run.models:
-        name = model.split("=")[0].removesuffix(".mar").removesuffix(".tar.gz")
-        name = name.split("_")[0]
-        while b'"READY"' not in server.ask("GET", "management", f"/models/{name}", _token(server, "management")).body:
+    started = [model.split("=")[0].split("_")[0].partition(".")[0] for model in server.run.models]
+    for name in started if server.run.ready is None else server.run.ready:
+        while b'"READY"' not in server.ask("GET", "management", f"/models/{name}").body:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{server.kind}: {name} was not ready in {READY_S:.0f} s:\n{server.log()[-3000:]}")
             time.sleep(0.2)
-
-
-def _token(server: Server, kind: str) -> tuple[tuple[str, str], ...]:
-    try:
-        keys = json.loads((server.folder / "key_file.json").read_text())
-        return (("Authorization", f"Bearer {keys[kind]['key']}"),)
-    except (OSError, ValueError, KeyError):
-        return ()
 
 
 def _names(server: Server) -> Names:
@@ -138,39 +134,70 @@ def _names(server: Server) -> Names:
 def _perform(server: Server, case: Case) -> list[Reply]:
     if case.burst:
         with concurrent.futures.ThreadPoolExecutor(len(case.burst)) as pool:
-            return list(pool.map(lambda body: _send(server, case, body), case.burst))
+            waiting = []
+            for body in case.burst:
+                waiting.append(pool.submit(_send, server, case, body))
+                time.sleep(case.stagger_s)
+            return [one.result() for one in waiting]
+    if case.meanwhile:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            first = pool.submit(_send, server, case, case.body)
+            time.sleep(0.5)
+            second = _send(server, case.meanwhile, case.meanwhile.body)
+            return [first.result(), second]
+    return [_poll(server, case)]
+
+
+def _poll(server: Server, case: Case) -> Reply:
     deadline = time.monotonic() + UNTIL_S
     while True:
         reply = _send(server, case, case.body)
         if case.until is None or re.search(case.until, reply.body.decode("latin-1"), re.DOTALL):
-            return [reply]
+            return reply
         if time.monotonic() > deadline:
             reply.error = f"never matched {case.until}"
-            return [reply]
+            return reply
         time.sleep(0.2)
 
 
 def _send(server: Server, case: Case, body: bytes | None) -> Reply:
+    if case.port == "file":
+        return server.read(case.path)
     address = server.addresses[case.port]
-    headers = case.headers
-    if case.token:
-        headers = (*headers, *_token(server, case.token))
+    if case.plain:
+        address = replace(address, tls=False)
+    headers = tuple((name, server.fill(value)) for name, value in case.headers)
     if body is not None and body.startswith(b"@"):
         body = (server.store / body[1:].decode()).read_bytes()
     raw = case.raw
     if raw is None:
-        path = case.path.replace("{store}", str(server.store))
-        raw = request_bytes(case.method, path, f"127.0.0.1:{address.port}", headers, body)
+        host = f"127.0.0.1:{address.port}"
+        raw = request_bytes(case.method, server.fill(case.path), host, headers, body)
     return exchange(address, raw, head_only=case.method == "HEAD", timeout_s=case.timeout_s)
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    made = folder / "cert.pem", folder / "key.pem"
-    if not made[0].exists():
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        command += ["-keyout", str(made[1]), "-out", str(made[0])]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return made
+@contextlib.contextmanager
+def _file_server(folder: Path) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+
+
+def _secrets(folder: Path) -> None:
+    made = str(folder / "cert.pem"), str(folder / "key.pem"), str(folder / "keys.p12")
+    for command in (
+        f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {made[1]} -out {made[0]}",
+        f"pkcs12 -export -name key -inkey {made[1]} -in {made[0]} -out {made[2]} -passout pass:changeit",
+    ):
+        subprocess.run(["openssl", *command.split()], check=True, capture_output=True, timeout=60)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -45,7 +47,9 @@ class Server:
     folder: Path
     store: Path
     run: Run
-    certificate: tuple[Path, Path] | None = None
+    secrets: Path
+    # ``{files}`` and ``{downloads}`` of cases.
+    places: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     addresses: dict[str, Address] = field(default_factory=dict)
 
@@ -56,10 +60,10 @@ class Server:
         ports = free_ports(5)
         for name, port in zip(PORTS, ports, strict=False):
             path = str(self.folder / f"{name[:3]}.sock") if self.run.unix else ""
-            self.addresses[name] = Address(port, path, self.run.tls)
+            self.addresses[name] = Address(port, path, bool(self.run.tls))
         config = self.folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in self.config(ports).items()))
-        flags = ["--foreground", "--ncs", "--ts-config", str(config), "--model-store", str(self.store)]
+        flags = ["--foreground", *self.run.flags, "--ts-config", str(config), "--model-store", str(self.store)]
         if self.run.models:
             flags += ["--models", *self.run.models]
         with (self.folder / "output.log").open("ab") as out:
@@ -77,8 +81,10 @@ class Server:
         """Return config.properties: the same keys for both servers, other addresses."""
         made = {f"{name}_address": self.addresses[name].url for name in PORTS}
         made |= {"grpc_inference_port": str(ports[3]), "grpc_management_port": str(ports[4])}
-        if self.certificate:
-            made |= {"certificate_file": str(self.certificate[0]), "private_key_file": str(self.certificate[1])}
+        if self.run.tls == "pem":
+            made |= {"certificate_file": f"{self.secrets}/cert.pem", "private_key_file": f"{self.secrets}/key.pem"}
+        if self.run.tls == "p12":
+            made |= {"keystore": f"{self.secrets}/keys.p12", "keystore_pass": "changeit", "keystore_type": "PKCS12"}
         made |= {"default_workers_per_model": "1", **self.run.config}
         return {key: value for key, value in made.items() if value}
 
@@ -90,6 +96,31 @@ class Server:
         env["PATH"] = f"{Path(self.command[0]).parent}{os.pathsep}{env.get('PATH', '')}"
         env["ZTS_RUNTIME_DIR"] = str(self.folder / "run")
         return {**env, **self.run.environ}
+
+    def fill(self, text: str) -> str:
+        """Return ``text`` with its placeholders filled in for this server."""
+        if "{" not in text:
+            return text
+        known = {"store": str(self.store), **self.places}
+        for kind in ("inference", "management", "API"):
+            known[kind] = self.key(kind)
+        return re.sub(r"\{(\w+)\}", lambda found: known.get(found[1], found[0]), text)
+
+    def key(self, kind: str) -> str:
+        """Return a key of the key file, ``""`` while there is none."""
+        try:
+            return str(json.loads((self.folder / "key_file.json").read_text())[kind]["key"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    def read(self, path: str) -> Reply:
+        """Return a file of the server's folder, or the names in a folder, as if it were an answer."""
+        found = self.folder / path
+        if found.is_dir():
+            return Reply(200, "folder", body=json.dumps(sorted(one.name for one in found.iterdir())).encode())
+        if found.exists():
+            return Reply(200, f"{found.stat().st_mode & 0o777:o}", body=found.read_bytes())
+        return Reply(404, "no such file")
 
     def log(self) -> str:
         """Return what the server has printed so far."""
@@ -106,9 +137,10 @@ class Server:
                 raise RuntimeError(f"{self.kind} did not start in {START_S:.0f} s:\n{self.log()[-3000:]}")
             time.sleep(0.1)
 
-    def ask(self, method: str, port: str, path: str, headers: tuple[tuple[str, str], ...] = ()) -> Reply:
-        """Send one plain request."""
+    def ask(self, method: str, port: str, path: str) -> Reply:
+        """Send one plain request, with the key that its port wants."""
         address = self.addresses[port]
+        headers = (("Authorization", f"Bearer {self.key(port)}"),)
         raw = request_bytes(method, path, f"127.0.0.1:{address.port}", headers, None)
         return exchange(address, raw, timeout_s=10)
 

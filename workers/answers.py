@@ -21,6 +21,7 @@ from zts.workers.context import RequestProcessor
 from zts.workers.json_text import dumps_indented
 
 __all__ = [
+    "STREAM_HEADER",
     "PredictionException",
     "Unserialisable",
     "error_result",
@@ -35,6 +36,8 @@ log = logging.getLogger("zts.worker")
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BYTES_TYPE: Final = "application/octet-stream"
+# On every part of a streamed answer but the last; clients see that of the first one, as with TorchServe.
+STREAM_HEADER: Final = ("ts_stream_next", "true")
 
 
 class PredictionException(Exception):
@@ -72,7 +75,13 @@ def output_problem(output: object, expected_count: int) -> ZtsError | None:
 
 
 def make_result(
-    item_id: int, head: JobHead, answer: object, processor: RequestProcessor, chunks: Sequence[object] = ()
+    item_id: int,
+    head: JobHead,
+    answer: object,
+    processor: RequestProcessor,
+    chunks: Sequence[object] = (),
+    *,
+    stream: bool = False,
 ) -> Result:
     """Return one answer as a result, with the status and headers that the handler set.
 
@@ -82,6 +91,7 @@ def make_result(
         answer: What the handler returned for this job; an exception answers this job alone with an error.
         processor: Where the handler's calls on the context left status and headers.
         chunks: Answers that the handler sent ahead of ``answer``; the body is all of them in order.
+        stream: It is the first part of a streamed answer, and its head says so.
 
     Raises:
         Unserialisable: If the answer has no form on the wire.
@@ -89,7 +99,8 @@ def make_result(
     if isinstance(answer, BaseException):
         log.warning("request %s: the handler answered with %r", head.request_id or item_id, answer)
         return failure_result(item_id, answer)
-    encoding, dtype, shape = "", "", ()
+    encoding, dtype = "", ""
+    shape: tuple[int, ...] = ()
     try:
         if chunks:
             parts = [_rest_body(part) for part in (*chunks, answer)]
@@ -104,8 +115,8 @@ def make_result(
     except (TypeError, ValueError, RecursionError, ZtsError) as exc:
         log.error("request %s: the answer, a %s, cannot be sent: %s", head.request_id, type(answer).__name__, exc)
         raise Unserialisable("Unsupported model output data type.") from exc
-    if encoding or processor.response_header or processor.reason_phrase:
-        result_head = _head(processor, default_type, encoding, dtype, shape)
+    if encoding or stream or processor.response_header or processor.reason_phrase:
+        result_head = _head(processor, default_type, (encoding, dtype, shape), stream)
     else:
         result_head = _content_type_head(default_type)
     status = processor.status_code
@@ -177,16 +188,21 @@ def _typed_head(encoding: str, dtype: str, shape: tuple[int, ...]) -> bytes:
     return pack_result_head(ResultHead(encoding=encoding, dtype=dtype, shape=shape))
 
 
-def _head(processor: RequestProcessor, default_type: str, encoding: str, dtype: str, shape: tuple[int, ...]) -> bytes:
-    if not processor.response_header and not processor.reason_phrase:
+def _head(
+    processor: RequestProcessor, default_type: str, value: tuple[str, str, tuple[int, ...]], stream: bool
+) -> bytes:
+    encoding, dtype, shape = value
+    if not stream and not processor.response_header and not processor.reason_phrase:
         return _typed_head(encoding, dtype, shape)
     headers: list[tuple[str, str]] = []
     content_type = ""
-    for name, value in processor.response_header.items():
+    for name, value_of in processor.response_header.items():
         if str(name).lower() == "content-type":
-            content_type = "" if value is None else str(value)
+            content_type = "" if value_of is None else str(value_of)
         else:
-            headers.append((str(name), str(value)))
+            headers.append((str(name), str(value_of)))
+    if stream:
+        headers.append(STREAM_HEADER)
     reason = str(processor.reason_phrase or "")
     return pack_result_head(
         ResultHead(headers, content_type or default_type, reason, encoding=encoding, dtype=dtype, shape=shape)

@@ -6,8 +6,11 @@ long as the worker, so that a handler may park things on it; ``begin_batch`` giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from zts.workers.chunks import ChunkSink
 
 __all__ = ["SERVER_NAME", "SERVER_VERSION", "Context", "RequestProcessor"]
 
@@ -122,18 +125,39 @@ class Context:
         self.header_key_sequence_id = "ts_request_sequence_id"
         self.header_key_sequence_start = "ts_request_sequence_start"
         self.header_key_sequence_end = "ts_request_sequence_end"
-        # Answers sent ahead by the streaming call, one list for each such call; see ts_compat/streaming.py.
-        self.intermediate_answers: list[Sequence[Any]] = []
 
-    def begin_batch(self, request_ids: dict[int, str], processors: list[RequestProcessor]) -> None:
-        """Make these the present batch's requests; nothing of the batch before remains."""
+    def begin_batch(
+        self, request_ids: dict[int, str], processors: list[RequestProcessor], sink: ChunkSink | None = None
+    ) -> None:
+        """Make these the present batch's requests; nothing of the batch before remains.
+
+        Args:
+            request_ids: By position in the batch.
+            processors: One for each request.
+            sink: Takes what the streaming call sends ahead.
+        """
         self.request_ids = request_ids
         self.request_processor = processors
-        if self.intermediate_answers:
-            self.intermediate_answers = []
+        self.cl_socket = sink
         metrics = self.metrics
         if metrics is not None:
             metrics.request_ids = request_ids
+
+    def copy_for_call(self) -> Context:
+        """Return a context for one of several calls that run at the same time.
+
+        What handlers parked on this one is copied deeply, as TorchServe does, but shared where it cannot be copied (a
+        lock, a GPU engine). Metrics are shared, so that no value is lost.
+        """
+        copied = copy.copy(self)
+        memo = {id(item): item for item in (self.metrics, self.cl_socket) if item is not None}
+        for name, value in vars(self).items():
+            try:
+                setattr(copied, name, copy.deepcopy(value, memo))
+            except Exception:  # whatever an object's own copying raises
+                setattr(copied, name, value)
+        copied.metrics = copy.copy(self.metrics)
+        return copied
 
     def get_request_id(self, idx: int = 0) -> str | None:
         """Return the id of request ``idx`` of the batch; None while the model is loaded."""

@@ -29,12 +29,11 @@ MAX_ARCHIVE_BYTES: Final = 64 * 1024**3
 _WHOLE_S: Final = 840.0
 _SILENCE_S: Final = 60.0
 _CHUNK_BYTES: Final = 1024 * 1024
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_SCHEMES: Final = ("http", "https", "file")
+_URL: Final = re.compile(r"(https?|file)://", re.IGNORECASE)
 
 
 def is_url(text: str) -> bool:
-    """Return whether ``text`` begins with a scheme."""
+    """Return whether ``text`` is an address of a kind that can be fetched; TorchServe takes all else for names."""
     return _URL.match(text) is not None
 
 
@@ -129,8 +128,6 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
 
 def _open(url: str, patterns: Sequence[str]) -> IO[bytes]:
     parts = urlsplit(url)
-    if parts.scheme.lower() not in _SCHEMES:
-        raise ValueError(f"zts fetches from http, https and file, not from {parts.scheme}")
     if parts.scheme.lower() == "file":
         if parts.netloc not in ("", "localhost"):
             raise ValueError("a file:// address has the form file:///path")

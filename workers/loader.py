@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import site
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,13 +17,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from zts.archive import ArchiveError, read_config_file
+from zts.archive.model_config import DEFAULT_CONFIG_FILE
+from zts.clock import monotonic
 from zts.errors import StartWorkersFailed
 from zts.workers import ts_compat
+from zts.workers.async_service import AsyncService
 from zts.workers.context import SERVER_VERSION, Context
 from zts.workers.entry_points import HandlerName, find_class, find_function, import_handler, parse_handler
-from zts.workers.metrics import Metrics
+from zts.workers.envelopes import wrapped
+from zts.workers.metric_output import MetricOutput
+from zts.workers.metrics import Metrics, measured
 from zts.workers.options import WorkerOptions
-from zts.workers.service import Service
+from zts.workers.service import EntryPoint, Service
 
 __all__ = ["LoadError", "load_service"]
 
@@ -57,6 +64,7 @@ def load_service(options: WorkerOptions) -> Service:
     """
     model_dir = Path(options.model_dir).absolute()
     manifest = _read_manifest(model_dir)
+    config = _read_config(model_dir, manifest, options)
     name = parse_handler(options.spec.handler or _handler_of(manifest))
     if not name.module:
         raise LoadError("value", "the archive's manifest names no handler")
@@ -69,9 +77,10 @@ def load_service(options: WorkerOptions) -> Service:
         options.gpu_id,
         SERVER_VERSION,
         options.limit_max_image_pixels,
-        metrics=Metrics(options.spec.name),
-        model_yaml_config=dict(options.spec.config),
+        metrics=_metrics(options),
+        model_yaml_config=config,
     )
+    _name_sequence_headers(context, options)
     with _phase(f"importing handler {name.module!r}"):
         module = import_handler(name, model_dir)
     _limit_threads(options.cpu_threads)
@@ -79,6 +88,9 @@ def load_service(options: WorkerOptions) -> Service:
     service = _start(module, name, context, options)
     if not had_torch:
         _limit_threads(options.cpu_threads)
+    if options.started_at and isinstance(context.metrics, Metrics):
+        worker = f"W-{options.worker_id}-{options.spec.name}_{options.spec.version}"
+        context.metrics.loaded(worker, monotonic() - options.started_at)
     return service
 
 
@@ -89,7 +101,7 @@ def _start(module: Any, name: HandlerName, context: Context, options: WorkerOpti
     if function is not None:
         with _phase(f"initialising function {getattr(function, '__name__', 'handle')!r} of handler {name.module!r}"):
             function(None, context)
-        return Service(function, context, options, isolate_errors=isolate)
+        return _service(function, context, options, isolate_errors=isolate)
     with _phase(f"finding the class of handler {name.module!r}"):
         try:
             cls = find_class(module)
@@ -101,7 +113,28 @@ def _start(module: Any, name: HandlerName, context: Context, options: WorkerOpti
         handler.initialize(context)
     # Requests of a handler that is all ours are known to be independent: a bad one need not fail its batch.
     isolate = isolate or cls.__module__.startswith(_BUILT_IN_PACKAGE)
-    return Service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
+    return _service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
+
+
+def _service(
+    entry_point: EntryPoint,
+    context: Context,
+    options: WorkerOptions,
+    *,
+    isolate_errors: bool,
+    handler: object = None,
+) -> Service:
+    """Put what the configuration asks for around the entry point."""
+    if options.service_envelope:
+        entry_point = wrapped(options.service_envelope, entry_point)
+    if context.model_yaml_config.get("asyncCommunication") is True:
+        return AsyncService(entry_point, context, options, handler=handler)
+    return Service(measured(entry_point), context, options, isolate_errors=isolate_errors, handler=handler)
+
+
+def _metrics(options: WorkerOptions) -> Metrics:
+    output = MetricOutput() if options.print_metrics else None
+    return Metrics(options.spec.name, output=output, defined=options.model_metrics)
 
 
 def _handle_of(handler: Any) -> Any:
@@ -114,10 +147,17 @@ def _set_up_process(options: WorkerOptions, model_dir: Path, name: HandlerName) 
         os.chdir(model_dir)
     except OSError as exc:
         raise LoadError("other", f"the model's folder {model_dir} cannot be entered: {exc.strerror}") from exc
+    if options.site_dir:
+        # Processes that the handler starts find its packages, too.
+        known = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (options.site_dir, known)))
+        site.addsitedir(options.site_dir)
     paths = [str(model_dir)]
     # "folder/module.py:function" puts the folder on the path, too, as TorchServe does.
     if name.function and name.folder and model_dir.joinpath(name.folder).is_dir():
         paths.append(str(model_dir / name.folder))
+    if options.site_dir:
+        paths.append(options.site_dir)  # before the server's own packages: the model asked for these versions
     sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
     os.environ.setdefault("OMP_NUM_THREADS", str(options.cpu_threads))
     os.environ["TS_DECODE_INPUT_REQUEST"] = str(options.decode_input_request).lower()
@@ -143,6 +183,26 @@ def _read_manifest(model_dir: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict):
         raise LoadError("value", f"{_MANIFEST} is no JSON object")
     return manifest
+
+
+def _read_config(model_dir: Path, manifest: dict[str, Any] | None, options: WorkerOptions) -> dict[str, Any]:
+    """Return model-config.yaml as YAML has it: keys that are numbers stay numbers, dates stay dates."""
+    model = manifest.get("model") if manifest is not None else None
+    named = model.get("configFile") if isinstance(model, dict) else None
+    if manifest is None and (model_dir / DEFAULT_CONFIG_FILE).is_file():
+        named = DEFAULT_CONFIG_FILE
+    if not isinstance(named, str) or not named:
+        return dict(options.spec.config)
+    try:
+        return read_config_file(model_dir, named)
+    except ArchiveError as exc:
+        raise LoadError("value", exc.public_message) from exc
+
+
+def _name_sequence_headers(context: Context, options: WorkerOptions) -> None:
+    start, end = options.header_key_sequence_start, options.header_key_sequence_end
+    context.header_key_sequence_id = options.header_key_sequence_id
+    context.header_key_sequence_start, context.header_key_sequence_end = start, end
 
 
 def _handler_of(manifest: dict[str, Any] | None) -> str:

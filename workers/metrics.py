@@ -25,6 +25,7 @@ __all__ = [
     "MetricsCacheTypeError",
     "MetricsCacheValueError",
     "Output",
+    "measured",
 ]
 
 log = logging.getLogger("zts.worker")
@@ -273,9 +274,13 @@ class Metrics:
 
     # ------------------------------------------------------------ what the worker calls
 
-    def begin_batch(self, request_ids: Mapping[int, str]) -> None:
-        """Make these the ids of the present batch; its lines wait for ``end_batch``."""
-        self.request_ids = request_ids
+    def loaded(self, worker: str, took_s: float) -> None:
+        """Report how long the start of this process and the loading of its model took."""
+        pairs = (("WorkerName", worker), ("Level", "Host"))
+        self._emit(Measurement("WorkerLoadTime", "Milliseconds", round(took_s * 1000, 1), pairs, "gauge"))
+
+    def begin_batch(self) -> None:
+        """Let lines wait for ``end_batch``."""
         self._is_in_batch = True
 
     def end_batch(self, prediction_s: float | None) -> None:
@@ -345,6 +350,26 @@ class Metrics:
         if not ids:
             return ""
         return ",".join(ids.values()) if idx is None else ids.get(idx, "")
+
+
+def measured(entry_point: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return an entry point that records ``PredictionTime`` of each call that returns, and prints a call's lines."""
+
+    def call(rows: Any, context: Any) -> Any:
+        metrics = context.metrics
+        if not isinstance(metrics, Metrics):  # the handler put something else there
+            return entry_point(rows, context)
+        metrics.begin_batch()
+        took_s: float | None = None
+        started = monotonic()
+        try:
+            output = entry_point(rows, context)
+            took_s = monotonic() - started
+            return output
+        finally:
+            metrics.end_batch(took_s)
+
+    return call
 
 
 def _labels(dimensions: Sequence[Dimension] | None, *added: tuple[str, str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from zts.workers import agent_events as ev
 from zts.workers.agent import Agent
 from zts.workers.figures import Figures, cpu_cores, find_gpus
 from zts.workers.node_link import BrokerLink
+from zts.workers.node_metrics import NodeMetrics
 from zts.workers.options import WorkerOptions
 from zts.workers.placement import Placement
 from zts.workers.processes import Processes, worker_command, worker_environment
@@ -92,10 +93,18 @@ class Node:
             cpu_threads=settings.cpu_threads,
             drain_timeout_s=settings.drain_timeout_s,
         )
+        self._pids: list[int] = []  # of the workers; another thread reads it
+        self._metrics = NodeMetrics(
+            settings,
+            gpu_count=len(self._gpus),
+            pids=lambda: self._pids,
+            wake=self._wake,
+        )
         self._processes = Processes(
             watch=lambda fd: self._poller.register(fd, zmq.POLLIN),
             unwatch=self._poller.unregister,
             command=command,
+            on_metrics=self._metrics.take_lines,
         )
         self._store = ModelStore(settings, gpu_count=len(self._gpus), wake=self._wake)
         self._figures = Figures()
@@ -121,11 +130,13 @@ class Node:
     def run(self) -> int:
         """Work until stopped and return the exit code; no process is left behind, whatever happens."""
         _log.info("node %s: %d cores, %d GPUs", self.node_id, cpu_cores(), len(self._gpus))
+        self._metrics.start()
         try:
             while not self._agent.is_stopped:
                 self._tick()
             self._link.send(m.Goodbye(self.node_id, self._epoch, "stopped"))
         finally:
+            self._metrics.stop()
             self._processes.kill_all()
             self._link.close()
             self._context.term()
@@ -166,6 +177,7 @@ class Node:
             self._feed(ev.StopAsked())
         for done in self._store.take():
             self._prepared(done)
+        self._metrics.collect()
 
     def _keep_up(self) -> None:
         now = monotonic()
@@ -176,7 +188,8 @@ class Node:
             self._feed(ev.TimePassed())
         if self._link.is_welcome and now >= self._beat_due:
             self._beat_due = now + self._heartbeat_s
-            self._link.send(m.Beat(self.node_id, self._epoch, self._beat_info()))
+            if not self._link.send(m.Beat(self.node_id, self._epoch, self._beat_info())):
+                self._metrics.forget_told()
 
     # ------------------------------------------------------------ what we say
 
@@ -202,7 +215,9 @@ class Node:
             }
             for worker_id, (epoch, pid) in self._processes.living().items()
         }
-        return {"workers": workers, "gpus": [gpu.name for gpu in self._gpus], **self._figures.host()}
+        self._pids = [word["pid"] for word in workers.values()]
+        gpus = [gpu.name for gpu in self._gpus]
+        return {"workers": workers, "gpus": gpus, **self._figures.host(), **self._metrics.beat_info()}
 
     # ------------------------------------------------------------ what we hear
 
@@ -210,6 +225,7 @@ class Node:
         if isinstance(message, m.Welcome):
             _log.info("the broker %s is there", message.broker_id)
             self._broker_id = message.broker_id
+            self._metrics.forget_told()
             if message.heartbeat_ms > 0:
                 self._heartbeat_s = message.heartbeat_ms / 1000
             self._beat_due = monotonic() + self._heartbeat_s
@@ -318,6 +334,13 @@ class Node:
             decode_input_request=settings.decode_input_request,
             limit_max_image_pixels=settings.limit_max_image_pixels,
             max_response_bytes=settings.max_response_bytes,
+            service_envelope=settings.service_envelope,
+            header_key_sequence_id=settings.header_key_sequence_id,
+            header_key_sequence_start=settings.header_key_sequence_start,
+            header_key_sequence_end=settings.header_key_sequence_end,
+            print_metrics=True,
+            model_metrics=self._metrics.model_metrics,
+            started_at=monotonic(),
         )
         try:
             gpu = None if order.gpu_id is None else self._gpus[order.gpu_id]

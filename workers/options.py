@@ -6,6 +6,7 @@ The node agent writes it, ``zts worker`` reads it. The command line shows only w
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,6 +35,13 @@ class WorkerOptions:
         drain_timeout_s: Longest time to finish what is held after SIGTERM.
         orphan_timeout_s: A managed worker without a broker for so long exits; 0: never.
         parent_pid: Exit when this process is no longer the parent; 0: do not look.
+        print_metrics: Print the lines of ``context.metrics`` for the node agent (TORCHSERVE.md 3.4).
+        model_metrics: What metrics.yaml defines for models, each ``[name, type, unit, [dimension, …]]``.
+        service_envelope: Envelope around the handler (``body``, ``json``, ``kserve``, ``kservev2``); ``""``: none.
+        header_key_sequence_id, header_key_sequence_start, header_key_sequence_end: Names of the sequence headers.
+        site_dir: Folder with the packages of the model's requirements file; ``""``: none.
+        python: Interpreter of the model's own virtual environment; ``""``: the node agent's.
+        started_at: Monotonic seconds of this host when the process was started, for its load time; 0: unknown.
     """
 
     worker_id: str
@@ -52,6 +60,15 @@ class WorkerOptions:
     decode_input_request: bool = True
     limit_max_image_pixels: bool = True
     max_response_bytes: int = 6_553_500
+    print_metrics: bool = False
+    model_metrics: Sequence[Sequence[Any]] = ()
+    started_at: float = 0.0
+    service_envelope: str = ""
+    header_key_sequence_id: str = "ts_request_sequence_id"
+    header_key_sequence_start: str = "ts_request_sequence_start"
+    header_key_sequence_end: str = "ts_request_sequence_end"
+    site_dir: str = ""
+    python: str = ""
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""

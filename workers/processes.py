@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from zts.errors import ConfigError
+from zts.metrics.lines import PREFIX
 from zts.workers.agent_events import ExitCause, ProcessExited
 from zts.workers.events import (
     EXIT_DONE,
@@ -48,6 +49,8 @@ _EXIT_WORDS: Final = {
     EXIT_REFUSED: "the broker refused it",
 }
 _model_log = logging.getLogger("zts.model")
+
+OnMetrics = Callable[[Sequence[str], str], None]
 
 
 def worker_command(options: WorkerOptions) -> list[str]:
@@ -181,19 +184,26 @@ class _Process:
             "worker_pid": popen.pid,
         }
 
-    def forward(self, stream: _Stream) -> None:
-        """Log what one read of ``stream`` gives."""
+    def forward(self, stream: _Stream, on_metrics: OnMetrics | None) -> None:
+        """Log what one read of ``stream`` gives; metric lines go to ``on_metrics``."""
+        metrics: list[str] = []
         for line in stream.read():
+            if on_metrics is not None and line.startswith(PREFIX):
+                metrics.append(line)
+                continue
             if stream.name == "stderr" and line.strip():
                 self.last_lines.append(line.strip())
-            _model_log.info(
-                "%s-%s [%d] %s",
+            # TorchServe's form and levels (TORCHSERVE.md 5.6): people have parsers for it.
+            _model_log.log(
+                logging.WARNING if stream.name == "stderr" else logging.INFO,
+                "%s-%s MODEL_LOG - %s",
                 self._source,
                 stream.name,
-                self.pid,
                 line,
                 extra={**self._extra, "stream": stream.name},
             )
+        if metrics and on_metrics is not None:
+            on_metrics(metrics, self._source)
 
     def signal_group(self, number: int) -> None:
         """Send a signal to the process and all its children that stayed in its group."""
@@ -208,6 +218,7 @@ class Processes:
         watch: Called with each file descriptor that must be polled for reading; ``readable`` wants to hear of it.
         unwatch: Called before such a descriptor is closed.
         command: Makes the command line; tests put in stubs.
+        on_metrics: Takes the metric lines of one read and the name of the worker; without it they are logged.
     """
 
     def __init__(
@@ -216,7 +227,9 @@ class Processes:
         watch: Callable[[int], None],
         unwatch: Callable[[int], None],
         command: Callable[[WorkerOptions], list[str]] = worker_command,
+        on_metrics: OnMetrics | None = None,
     ) -> None:
+        self._on_metrics = on_metrics
         self._watch = watch
         self._unwatch = unwatch
         self._command = command
@@ -258,7 +271,7 @@ class Processes:
         if fd == process.pidfd:
             return self._reap(process)
         stream = process.streams[fd]
-        process.forward(stream)
+        process.forward(stream, self._on_metrics)
         if not stream.is_open:
             self._drop(fd)
         return None
@@ -315,13 +328,12 @@ class Processes:
         )
         return ProcessExited(process.options.worker_id, process.options.epoch, cause)
 
-    @staticmethod
-    def _read_rest(process: _Process, stream: _Stream) -> None:
+    def _read_rest(self, process: _Process, stream: _Stream) -> None:
         """Read what a dead process left in its pipe: at most what a pipe can hold."""
         for _ in range(64):
             if not stream.is_open:
                 return
-            process.forward(stream)
+            process.forward(stream, self._on_metrics)
 
     def _drop(self, fd: int) -> None:
         if self._by_fd.pop(fd, None) is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from zts.errors import ServerError, ZtsError
-from zts.wire.heads import JobHead, unpack_job_head
+from zts.wire.heads import unpack_job_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers.answers import (
     PredictionException,
@@ -17,36 +19,31 @@ from zts.workers.answers import (
     make_result,
     output_problem,
 )
+from zts.workers.chunks import ChunkSink, Emit, Request
 from zts.workers.context import Context, RequestProcessor
 from zts.workers.options import WorkerOptions
 from zts.workers.rows import Row, make_row
 
-__all__ = ["Service"]
+__all__ = ["EntryPoint", "Service", "in_order"]
 
 log = logging.getLogger("zts.worker")
 
 EntryPoint = Callable[[list[Row] | None, Context], Any]
 
 
-class _Request(NamedTuple):
-    """One job, ready for the handler."""
-
-    item: WorkItem
-    head: JobHead
-    row: Row
-    processor: RequestProcessor
-
-
 class Service:
     """One handler and the context it lives with. Not thread-safe: one batch at a time.
 
     Args:
-        entry_point: Called as ``entry_point(rows, context)``, once a batch.
+        entry_point: Called as ``entry_point(rows, context)``, once a batch. What it returns may be awaitable.
         context: The worker's context.
         options: The worker's orders.
         isolate_errors: When a whole call raises, run its requests one by one once, so that only the culprit fails.
         handler: The handler object behind a class-style entry point; its ``close()``, if any, ends it.
     """
+
+    # Whether ``submit`` may be called again before a call before is answered; see ``AsyncService``.
+    is_concurrent = False
 
     def __init__(
         self,
@@ -63,19 +60,22 @@ class Service:
         self._max_response_bytes = options.max_response_bytes
         self._isolate_errors = isolate_errors
         self._handler = handler
+        self._runner: asyncio.Runner | None = None
 
-    def run(self, items: Sequence[WorkItem], emit: Callable[[Sequence[Result]], None] | None = None) -> list[Result]:
+    def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
         """Run the handler once on ``items`` and return one result for each, in their order.
 
         Nothing but SystemExit, KeyboardInterrupt and GeneratorExit comes out; every other failure is a result.
+
+        Args:
+            items: The jobs of one batch.
+            emit: Takes parts of streamed answers as they come, each time one row for every job that could be read;
+                None: they are joined with the last part.
         """
         requests, refused = self._read(items)
         if not refused:
-            return self._call(requests)
-        answered = {result.item_id: result for result in refused}
-        if requests:
-            answered.update((result.item_id, result) for result in self._call(requests))
-        return [answered[item.item_id] for item in items]
+            return self._call(requests, emit)
+        return in_order(items, refused, self._call(requests, emit) if requests else [])
 
     def close(self) -> None:
         """Tell the handler that no more batches come, if it has a ``close`` method. Never raises."""
@@ -86,10 +86,13 @@ class Service:
                 close()
             except Exception:
                 log.exception("the handler's close() failed")
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
 
-    def _read(self, items: Sequence[WorkItem]) -> tuple[list[_Request], list[Result]]:
+    def _read(self, items: Sequence[WorkItem]) -> tuple[list[Request], list[Result]]:
         """Return the readable jobs as requests and an error for each of the others."""
-        requests: list[_Request] = []
+        requests: list[Request] = []
         refused: list[Result] = []
         for item in items:
             try:
@@ -101,45 +104,75 @@ class Service:
                 log.exception("job %s cannot be read", item.item_id)
                 refused.append(failure_result(item.item_id, exc))
             else:
-                requests.append(_Request(item, head, row, RequestProcessor(headers)))
+                requests.append(Request(item, head, row, RequestProcessor(headers)))
         return requests, refused
 
-    def _call(self, requests: list[_Request]) -> list[Result]:
-        context = self.context
+    def _begin(self, context: Context, requests: Sequence[Request], emit: Emit | None) -> ChunkSink:
+        """Give ``context`` a call's requests; return where its streamed parts go."""
+        sink = ChunkSink(requests, emit, max_bytes=self._max_response_bytes)
         context.begin_batch(
             {index: request.head.request_id for index, request in enumerate(requests)},
             [request.processor for request in requests],
+            sink,
         )
+        return sink
+
+    def _call(self, requests: list[Request], emit: Emit | None) -> list[Result]:
+        context = self.context
+        sink = self._begin(context, requests, emit)
         try:
             output = self._entry_point([request.row for request in requests], context)
+            if inspect.isawaitable(output):
+                output = self._awaited(output)
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:
-            _log_failure(exc, requests)
-            if self._isolate_errors and len(requests) > 1:
-                return self._one_by_one(requests)
-            return [failure_result(request.item.item_id, exc) for request in requests]
-        problem = output_problem(output, len(requests))
-        if problem is None:
-            return self._results(requests, output)
-        log.error("%s: %s (a %s)", _names(requests), problem.public_message, type(output).__name__)
-        return [error_result(request.item.item_id, problem) for request in requests]
+            # Parts that are out cannot be taken back, so a streaming call is never made twice.
+            if self._isolate_errors and len(requests) > 1 and not sink.is_streaming:
+                _log_failure(exc, requests)
+                return self._one_by_one(requests, emit)
+            return self._failed(exc, requests)
+        return self._answers(requests, output, sink)
 
-    def _one_by_one(self, requests: list[_Request]) -> list[Result]:
+    def _awaited(self, output: Any) -> Any:
+        # One loop for the life of the worker: handlers keep sessions and engines that belong to it.
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+
+        async def wait() -> Any:
+            return await output
+
+        return self._runner.run(wait())
+
+    def _one_by_one(self, requests: list[Request], emit: Emit | None) -> list[Result]:
         results: list[Result] = []
         for request in requests:
             # Read again: the failed call may have changed the row or set headers.
             again, refused = self._read([request.item])
-            results.extend(refused or self._call(again))
+            results.extend(refused or self._call(again, emit))
         return results
 
-    def _results(self, requests: list[_Request], output: list[Any]) -> list[Result]:
-        sent_ahead = self.context.intermediate_answers
+    @staticmethod
+    def _failed(exc: BaseException, requests: Sequence[Request]) -> list[Result]:
+        _log_failure(exc, requests)
+        return [failure_result(request.item.item_id, exc) for request in requests]
+
+    def _answers(self, requests: Sequence[Request], output: Any, sink: ChunkSink) -> list[Result]:
+        """Return the results of a call that returned ``output``."""
+        problem = output_problem(output, len(requests))
+        if problem is None:
+            return self._results(requests, output, sink)
+        log.error("%s: %s (a %s)", _names(requests), problem.public_message, type(output).__name__)
+        return [error_result(request.item.item_id, problem) for request in requests]
+
+    def _results(self, requests: Sequence[Request], output: list[Any], sink: ChunkSink) -> list[Result]:
         results: list[Result] = []
         for index, request in enumerate(requests):
-            chunks = [answers[index] for answers in sent_ahead] if sent_ahead else ()
+            kept = sink.kept(index)
             try:
-                result = make_result(request.item.item_id, request.head, output[index], request.processor, chunks)
+                result = make_result(
+                    request.item.item_id, request.head, output[index], request.processor, kept, stream=bool(kept)
+                )
             except Unserialisable as exc:
                 if not self._isolate_errors:
                     return [error_result(other.item.item_id, exc) for other in requests]
@@ -159,11 +192,17 @@ class Service:
         return error_result(result.item_id, ServerError(message))
 
 
-def _names(requests: Sequence[_Request]) -> str:
+def in_order(items: Sequence[WorkItem], *answered: Sequence[Result]) -> list[Result]:
+    """Return the results of ``items`` in their order."""
+    by_id = {result.item_id: result for results in answered for result in results}
+    return [by_id[item.item_id] for item in items]
+
+
+def _names(requests: Sequence[Request]) -> str:
     return "request " + ",".join(request.head.request_id or str(request.item.item_id) for request in requests)
 
 
-def _log_failure(exc: BaseException, requests: Sequence[_Request]) -> None:
+def _log_failure(exc: BaseException, requests: Sequence[Request]) -> None:
     if isinstance(exc, PredictionException):
         log.warning("%s: the handler answers %s: %s", _names(requests), exc.error_code, exc.message)
     else:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from zts.archive import read_model, unpack
 from zts.archive.unpack import PARTIAL_PREFIX
-from zts.errors import BadRequest, Conflict, ModelNotFound, ServerError, ZtsError
+from zts.errors import BadArchive, BadRequest, Conflict, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
 from zts.workers.download import check_allowed, download, file_name, is_url
@@ -149,7 +149,7 @@ class ModelStore:
             path, fetched = self._file(url, reuse=bool(args.get("at_startup")))
             folder: Path | None = None
             try:
-                folder = self._unpack(path, ticket)
+                folder = self._unpack(path, ticket, url)
                 spec, workers = read_model(
                     folder,
                     url=url,
@@ -173,7 +173,7 @@ class ModelStore:
         def read() -> Prepared:
             user = (spec.name, spec.version)
             path, fetched = self._file(check_url(spec.url, self._settings), reuse=True)
-            folder = self._unpack(path, user)
+            folder = self._unpack(path, user, spec.url)
             if fetched:
                 self._use(folder, user, path)
             return Prepared(ticket=ticket, url=spec.url, model_dir=str(folder))
@@ -197,10 +197,14 @@ class ModelStore:
         _log.info("fetching %s", url)
         return download(url, store, self._settings.allowed_urls), True
 
-    def _unpack(self, path: Path, user: object) -> Path:
+    def _unpack(self, path: Path, user: object, url: str) -> Path:
         """Unpack for ``user``, who holds the folder until ``_leave``."""
         while True:
-            folder = unpack(path, self._models_dir)
+            try:
+                folder = unpack(path, self._models_dir)
+            except BadArchive as exc:
+                # TorchServe names what the user gave it.
+                raise BadArchive(exc.public_message.replace(f": {path.name}", f": {url}", 1)) from None
             with self._lock:
                 # The other thread may have removed an old user's folder since it was found.
                 if folder.is_dir():

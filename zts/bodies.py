@@ -17,6 +17,7 @@ __all__ = [
     "customized_metadata",
     "describe_body",
     "error_body",
+    "error_event",
     "error_of",
     "invalid_http",
     "json_body",
@@ -64,6 +65,12 @@ def error_of(error: ZtsError) -> bytes:
     return error_body(error.http_status, error.type_name, error.public_message)
 
 
+def error_event(error: ZtsError) -> bytes:
+    """Return ``error`` as a server-sent event, for a stream of events that breaks off."""
+    data = {"code": error.http_status, "type": error.type_name, "message": error.public_message}
+    return f"event: error\ndata: {json.dumps(data)}\n\n".encode()
+
+
 def invalid_http() -> bytes:
     """Return the body for bytes that are no HTTP, or a head above the limits."""
     return error_body(400, "BadRequestException", "Invalid HTTP message.")
@@ -85,9 +92,7 @@ def no_worker_text(model: str, version: str, cause: str) -> str:
 
 def no_describer_text(model: str) -> str:
     """Return what ``customized=true`` answers for a model without a worker."""
-    return (
-        f'Model "{model}" has no worker to serve describe request. Please use scale workers API to add workers.'
-    )
+    return f'Model "{model}" has no worker to serve describe request. Please use scale workers API to add workers.'
 
 
 def registered_text(model: str, version: str, workers: int) -> str:

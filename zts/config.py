@@ -153,8 +153,6 @@ def load_settings(
     Raises:
         ConfigError: If a file is missing or a value is not what its key needs.
     """
-    if getattr(args, "settings", None):
-        return read_settings_file(args.settings), []
     resolved = resolve(args, environ, is_start=is_start)
     return resolved.settings, list(resolved.warnings)
 
@@ -170,6 +168,8 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str], *, is_start: b
     Raises:
         ConfigError: If a file is missing or a value is not what its key needs.
     """
+    if getattr(args, "settings", None):
+        return Resolved(settings=read_settings_file(args.settings), warnings=(), origins={}, config_file="")
     file = read_config_file(args, environ, snapshots=is_start)
     warnings = list(file.warnings)
     variables = ts_variables(environ, file.values)

@@ -1,8 +1,9 @@
 """Logging set-up, once per process: text or JSON to stderr, and files with rotation.
 
 Files have TorchServe's names: ``ts_log.log`` (server), ``access_log.log`` (one line a request), ``model_log.log`` (what
-models print). Several processes append to the same file: lines are written in one ``write`` to a file opened for
-appending, and whoever sees it too big rotates it under a lock; the others notice the new file by its inode.
+models print), and ``ts_metrics.log`` and ``model_metrics.log`` in the folder for metrics. Several processes append to
+the same file: lines are written in one ``write`` to a file opened for appending, and whoever sees it too big or of
+another day rotates it under a lock; the others notice the new file by its inode.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,10 @@ ROTATE_BYTES: Final = 100 * 1024 * 1024
 KEPT_FILES: Final = 5
 
 _FILES: Final = {"zts.access": "access_log.log", "zts.model": "model_log.log"}
+# In METRICS_LOCATION; in these and in the access log a line is the time, a dash and the message.
+_METRIC_FILES: Final = {"zts.ts_metrics": "ts_metrics.log", "zts.model_metrics": "model_metrics.log"}
+_BARE: Final = frozenset({"zts.access", *_METRIC_FILES})
+_DAY: Final = re.compile(rb"\d{4}-\d\d-\d\d")
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -43,9 +49,11 @@ class TextFormatter(logging.Formatter):
         """Return the whole line, or lines when there is a traceback."""
         at = datetime.fromtimestamp(record.created)
         stamp = f"{at:%Y-%m-%dT%H:%M:%S},{int(record.msecs):03d}"
-        if record.name in _FILES:
-            # Their lines have a form of their own, made where they are logged.
-            line = f"{stamp} - {record.getMessage()}" if record.name == "zts.access" else _model_line(stamp, record)
+        # Lines of these have a form of their own, made where they are logged.
+        if record.name in _BARE:
+            line = f"{stamp} - {record.getMessage()}"
+        elif record.name in _FILES:
+            line = _model_line(stamp, record)
         else:
             level = "WARN" if record.levelname == "WARNING" else record.levelname
             line = f"{stamp} [{level:5}] {self._role} {record.name} - {record.getMessage()}"
@@ -94,7 +102,7 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
 
     Args:
         path: The file; made when missing.
-        max_bytes: Rotated to ``path.1`` … ``path.<kept>`` when larger.
+        max_bytes: Rotated to ``path.1`` … ``path.<kept>`` when larger, and when its first line is of an earlier day.
         kept: Old files that stay.
     """
 
@@ -103,23 +111,37 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         self._max_bytes = max_bytes
         self._kept = kept
         self._unchecked_bytes = max_bytes  # look at the real size at the first line
+        self._hour = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append the record, then rotate if the file has grown beyond its limit."""
+        """Append the record; rotate before it if the file is of an earlier day, after it if it has grown too large."""
+        hour = int(record.created) // 3600
+        if hour != self._hour:
+            self._hour = hour
+            self._rotate_if(self._is_of_earlier_day)
         super().emit(record)
         # A stat each line would cost more than the line; others' lines make the guess late, never wrong for long.
         self._unchecked_bytes += 200
         if self._unchecked_bytes >= self._max_bytes // 50:
             self._unchecked_bytes = 0
-            self._rotate_if_large()
+            self._rotate_if(self._is_large)
 
-    def _rotate_if_large(self) -> None:
+    def _is_large(self, path: Path) -> bool:
+        return path.stat().st_size >= self._max_bytes
+
+    def _is_of_earlier_day(self, path: Path) -> bool:
+        with path.open("rb") as file:
+            found = _DAY.search(file.read(200))
+        now = datetime.now(UTC if isinstance(self.formatter, JsonFormatter) else None)
+        return found is not None and found[0].decode() < f"{now:%Y-%m-%d}"
+
+    def _rotate_if(self, is_due: Callable[[Path], bool]) -> None:
         path = Path(self.baseFilename)
         try:
-            if path.stat().st_size < self._max_bytes:
+            if not is_due(path):
                 return
             with _locked(path.with_name(path.name + ".lock")):
-                if path.stat().st_size < self._max_bytes:
+                if not is_due(path):
                     return  # another process was quicker
                 for number in range(self._kept - 1, 0, -1):
                     with contextlib.suppress(FileNotFoundError):
@@ -180,18 +202,24 @@ def setup_logging(settings: Settings, role: str) -> None:
     root.setLevel(level)
     root.propagate = False
     root.handlers = [stderr]
-    for name in _FILES:
+    for name in (*_FILES, *_METRIC_FILES):
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.handlers = [stderr]
     logging.getLogger("zts.access").disabled = not settings.access_log
-    if settings.log_dir:
-        folder = Path(settings.log_dir)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise ConfigError(f"log folder {folder} cannot be made: {exc.strerror}") from None
-        for name, file in {"zts": "ts_log.log", **_FILES}.items():
-            handler = RotatingFileHandler(folder / file)
-            handler.setFormatter(formatter)
-            logging.getLogger(name).addHandler(handler)
+    _add_files(settings.log_dir, {"zts": "ts_log.log", **_FILES}, formatter)
+    _add_files(settings.metrics_dir, _METRIC_FILES, formatter)
+
+
+def _add_files(log_dir: str, files: Mapping[str, str], formatter: logging.Formatter) -> None:
+    if not log_dir:
+        return
+    folder = Path(log_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError(f"log folder {folder} cannot be made: {exc.strerror}") from None
+    for name, file in files.items():
+        handler = RotatingFileHandler(folder / file)
+        handler.setFormatter(formatter)
+        logging.getLogger(name).addHandler(handler)

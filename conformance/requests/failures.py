@@ -28,13 +28,16 @@ CASES = (
     Case("fail-version", "1.5 unknown version", "/predictions/kitchen/9.9", "POST", body=b"x"),
     *(do(f"raise-{what}", "1.5 handler raises", {"do": "raise", "what": what}) for what in _RAISED),
     *(
-        do(f"prediction-exception-{name}", "1.5 PredictionException", {"do": "raise", "what": "prediction", "args": args})
+        do(
+            f"prediction-exception-{name}",
+            "1.5 PredictionException",
+            {"do": "raise", "what": "prediction", "args": args},
+        )
         for name, args in _PREDICTION.items()
     ),
     *(do(f"return-{what}", "1.5 wrong result", {"do": "return", "what": what}) for what in _RETURNED),
     do("header-number", "1.5 header is no string", {"headers": {"X-Number": 5}}),
     do("after-header-number", "1.5 header is no string", {"value": "up"}, timeout_s=60),
-    ask("explain-without-insights", "1.5 explain", "/explanations/mnist", method="POST", data=b"@seven.png", kind=OCTETS),
     do("exit", "1.5 worker dies", {"do": "exit", "code": 3}),
     do("after-exit", "1.5 worker dies", {"value": "up"}, timeout_s=60),
     do("kill", "1.5 worker dies", {"do": "kill", "signal": 9}),

@@ -79,7 +79,9 @@ CASES = (
     Case("own-request-id", "1.1 x-request-id", "/ping", headers=(("x-request-id", "my-own-id"),)),
     Case("predict-request-id", "1.1 x-request-id", "/predictions/echo", headers=(("x-request-id", "my-own-id"),)),
     do("handler-request-id", "1.1 x-request-id", {"headers": {"x-request-id": "from the handler"}}),
-    do("handler-cache", "1.1 cache headers", {"headers": {"Cache-Control": "max-age=9", "Pragma": "x", "expires": "0"}}),
+    do(
+        "handler-cache", "1.1 cache headers", {"headers": {"Cache-Control": "max-age=9", "Pragma": "x", "expires": "0"}}
+    ),
     do("handler-length", "1.1 content-length", {"headers": {"Content-Length": "3", "connection": "close"}}),
     do("accept-gzip", "1.1 no compression", {"value": "z" * 3000}, headers=(("Accept-Encoding", "gzip"),)),
     do("range", "1.1 no ranges", {"value": "0123456789"}, headers=(("Range", "bytes=0-3"),)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlencode
 
 from conformance.case import JSON, Case, ask
@@ -9,20 +10,22 @@ from conformance.case import JSON, Case, ask
 __all__ = ["CASES"]
 
 
-def _call(name: str, row: str, method: str, path: str, **more: object) -> Case:
+def _call(name: str, row: str, method: str, path: str, **more: Any) -> Case:
     return Case(name, row, path, method, "management", **more)
 
 
-def register(name: str, row: str = "2.1 register", **parameters: object) -> Case:
+def register(name: str, row: str = "2.1 register", **parameters: Any) -> Case:
     """Return a registration with query parameters."""
-    return _call(f"register-{name}", row, "POST", f"/models?{urlencode(parameters)}", timeout_s=90)
+    return _call(f"register-{name}", row, "POST", f"/models?{urlencode(parameters, safe='{}:/')}", timeout_s=90)
 
 
 def _json(name: str, data: object, kind: str = JSON) -> Case:
-    return ask(f"register-json-{name}", "2.1 JSON body", "/models", method="POST", port="management", data=data, kind=kind)
+    return ask(
+        f"register-json-{name}", "2.1 JSON body", "/models", method="POST", port="management", data=data, kind=kind
+    )
 
 
-def _get(name: str, row: str, path: str, **more: object) -> Case:
+def _get(name: str, row: str, path: str, **more: Any) -> Case:
     return _call(name, row, "GET", path, **more)
 
 
@@ -121,7 +124,7 @@ _LIST = (
 )
 
 
-def _scale(name: str, path: str, row: str = "2.3 scale", **more: object) -> Case:
+def _scale(name: str, path: str, row: str = "2.3 scale", **more: Any) -> Case:
     return _call(f"scale-{name}", row, "PUT", f"/models/{path}", timeout_s=90, **more)
 
 

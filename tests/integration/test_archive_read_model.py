@@ -167,7 +167,7 @@ BAD_FILES = {
     ),
     "no config": ({"configFile": "none.yaml"}, "", BadArchive, "none.yaml cannot be read"),
     "config elsewhere": ({"configFile": "../../c.yaml"}, "", BadArchive, "outside the archive"),
-    "no version": ({"modelVersion": None}, "", BadArchive, "model.modelVersion is missing"),
+    "no name": ({"modelName": None}, "", BadArchive, "Model name is not defined."),
     "bad name": ({"modelName": "a/b"}, "", BadRequest, "Model name or version 'a/b' is not valid"),
     "no text": ({"handler": ["h"]}, "", BadArchive, "model.handler is no text"),
 }

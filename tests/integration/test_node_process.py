@@ -260,8 +260,8 @@ def test_output_is_logged_line_by_line_and_the_environment_is_what_handlers_expe
         site.broker.desire(1, ("9000", spec()))
         pid = site.broker.state("9000", "restart").detail["pid"]
         line = until(lambda: next((text for text in caplog.messages if " up " in text), ""))
-    source, shown_pid, _, cwd, path, secret = line.split()
-    assert (source, shown_pid, secret) == ("W-9000-m_1.0-stdout", f"[{pid}]", "None")
+    source, kind, _dash, _, cwd, path, secret = line.split()
+    assert (source, kind, secret) == ("W-9000-m_1.0-stdout", "MODEL_LOG", "None")
     assert (Path(cwd) / "h.py").exists() and path.split(":")[-1] == cwd
     record = next(record for record in caplog.records if " up " in record.message)
     assert (record.__dict__["worker_pid"], record.__dict__["stream"]) == (pid, "stdout")

@@ -16,15 +16,16 @@ import pytest
 from zts.cli import restart as restart_command
 from zts.cli import status as status_command
 from zts.cli import stop as stop_command
-from zts.errors import BrokerUnavailable, ConfigError, Conflict, ZtsError
+from zts.errors import BrokerUnavailable, ConfigError, Conflict, ModelNotFound, ZtsError
 from zts.settings import Endpoints, Settings
+from zts.supervisor.banner import banner
 from zts.supervisor.instance import Instance, find_instance
 from zts.supervisor.notify import Notifier
 from zts.supervisor.processes import Console, open_console_file, role_command
 from zts.supervisor.readiness import accepts_connections
 from zts.supervisor.report import collect_status, status_text
-from zts.supervisor.start import StartOptions, banner, remembered_command, start
-from zts.supervisor.startup_models import StartupModel, register_models, startup_models
+from zts.supervisor.start import StartOptions, remembered_command, start
+from zts.supervisor.startup_models import StartupModel, register_models, restored_models, startup_models
 
 
 class FakeControl:
@@ -154,6 +155,14 @@ def register(control: FakeControl, *models: StartupModel) -> None:
     assert done.wait(30.0)
 
 
+def failures(control: FakeControl, *models: StartupModel) -> list[str]:
+    done = threading.Event()
+    out: list[str] = []
+    register_models(models, make_settings(Path("/r")), control, done=done.set, failed=out.append)
+    assert done.wait(30.0)
+    return out
+
+
 def test_no_models_are_settled_at_once() -> None:
     register(FakeControl())
 
@@ -167,10 +176,36 @@ def test_registration_is_tried_again_when_the_broker_was_restarted(caplog: pytes
     assert caplog.text == ""
 
 
+def test_two_archives_of_one_version_end_the_start_and_are_both_named() -> None:
+    text = "Model version 1.0 is already registered for model m"
+    control = FakeControl(Conflict(text), (200, {"versions": [{"url": "a.mar"}]}))
+    assert failures(control, StartupModel("", "b.mar")) == [
+        f"Invalid configuration: {text}: a.mar and b.mar both hold it, load only one of them"
+    ]
+
+
+def test_a_snapshot_is_restored_with_its_defaults_and_a_missing_archive_ends_the_start() -> None:
+    entry = {"marName": "m.mar", "defaultVersion": True, "minWorkers": 2, "handler": "h", "runtimeType": "PYTHON"}
+    models = restored_models({"models": {"m": {"2.0": entry}}})
+    control = FakeControl((200, {}), (200, {}))
+    assert failures(control, *models) == []
+    asked = {
+        "url": "m.mar", "at_startup": True, "synchronous": True, "model_name": "m", "handler": "h",
+        "runtime": "python", "snapshot": {**entry, "modelVersion": "2.0"},
+    }
+    assert control.asked == [
+        ("models.register", asked),
+        ("models.set_default", {"model": "m", "version": "2.0"}),
+    ]
+    (reason,) = failures(FakeControl(ModelNotFound("Model not found at: m.mar"), (200, {})), *models)
+    assert reason == (
+        "the snapshot cannot be continued: Model not found at: m.mar; start with --ncs to do without it"
+    )
+
+
 @pytest.mark.parametrize(
     "answers",
     [
-        [Conflict("it is there twice")],
         [(409, {"message": "it is there twice"})],
         [BrokerUnavailable("x"), BrokerUnavailable("x"), BrokerUnavailable("it is there twice")],
         [RuntimeError("it is there twice")],
@@ -290,9 +325,8 @@ def test_status_of_an_instance(instance: Instance) -> None:
 
 
 def test_banner_names_what_is_started() -> None:
-    text = banner(make_settings(Path("/r")))
-    assert "Runtime folder:     /r" in text
-    assert "Inference address:  http://127.0.0.1:8080" in text
+    lines = banner(make_settings(Path("/r"))).splitlines()
+    assert {"Runtime folder: /r", "Inference address: http://127.0.0.1:8080", "Config file: N/A"} <= set(lines)
 
 
 def test_restart_keeps_the_flags_that_are_not_given_anew() -> None:

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
 
+from zts.cli.config import explained
 from zts.cli.main import Parser, main
-from zts.config import add_server_arguments, check_ipc_path, load_settings
-from zts.config_keys import convert, nearest_key
+from zts.config import add_server_arguments, check_ipc_path, load_settings, resolve
+from zts.config_keys import JAVA, KEYS, LATER, META, convert, nearest_key
 from zts.errors import ConfigError
 from zts.properties import fill_variables, parse_properties
 from zts.settings import Endpoints, Settings
+
+# TORCHSERVE.md 5.2, whole.
+TORCHSERVE_KEYS = """
+inference_address management_address metrics_address grpc_inference_address grpc_management_address
+grpc_inference_port grpc_management_port grpc_inference_max_connection_age_ms grpc_management_max_connection_age_ms
+grpc_inference_max_connection_age_grace_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl model_store
+workflow_store load_models models model_snapshot default_workers_per_model default_response_timeout
+default_startup_timeout unregister_model_timeout job_queue_size number_of_gpu initial_worker_port
+initial_distribution_port max_request_size max_response_size limit_max_image_pixels decode_input_request
+default_service_handler service_envelope install_py_dep_per_model allowed_urls use_env_allowed_urls enable_model_api
+disable_token_authorization token_expiration_min enable_metrics_api metrics_config metrics_mode
+model_metrics_auto_detect disable_system_metrics system_metrics_cmd metric_time_interval cors_allowed_origin
+cors_allowed_methods cors_allowed_headers private_key_file certificate_file keystore keystore_pass keystore_type
+ts_open_inference_protocol ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end
+blacklist_env_vars async_logging cpu_launcher_enable cpu_launcher_args ipex_enable ipex_gpu_enable cpp_log_config
+number_of_netty_threads netty_client_threads prefer_direct_buffer use_native_io io_ratio model_server_home debug
+enable_envvars_config vmargs plugins_path version tsConfigFile python
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +86,7 @@ def test_the_file_of_the_environment_wins_and_a_local_one_is_found(tmp_path: Pat
 
 
 def test_unknown_java_and_later_keys_give_one_warning_each_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "config.properties").write_text("job_queue_sise=5\nvmargs=-Xmx1g\nkeystore=a.p12\nxyzzy=1\n")
+    (tmp_path / "config.properties").write_text("job_queue_sise=5\nvmargs=-Xmx1g\ndebug=true\nxyzzy=1\n")
     warnings = load_settings(parse(), {})[1]
     assert len(warnings) == 4
     assert "line 1: job_queue_sise is no known key and ignored; did you mean job_queue_size?" in warnings[0]
@@ -100,10 +120,99 @@ def test_values_of_every_kind() -> None:
     assert convert("k", " a , b,", "list") == ("a", "b")
     assert convert("k", "TRUE", "bool") is True
     assert convert("k", '{"m": {}}', "json") == {"m": {}}
-    for text, kind in (("yes", "bool"), ("[1]", "json"), ("{", "json"), ("x", "seconds")):
+    for text, kind in (("yes", "strict_bool"), ("[1]", "json"), ("{", "json"), ("x", "seconds")):
         with pytest.raises(ConfigError, match=r"^k"):
             convert("k", text, kind)
     assert nearest_key("inference_adress") == "inference_address"
+
+
+def test_words_that_torchserve_reads_in_its_own_way_are_taken_so_with_a_warning() -> None:
+    heard: list[str] = []
+    taken = [
+        convert("k", text, kind, heard.append)
+        for text, kind in (("yes", "bool"), ("1", "not_bool"), ("soon", "minutes"), ("x", "metrics_mode"), ("x", "oip"))
+    ]
+    assert taken == [False, True, 60.0, "log", False]
+    assert len(heard) == 5
+    assert [convert("k", "oip", "oip"), convert("k", "LEGACY", "metrics_mode")] == [True, "legacy"]
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "flags", "field", "value"),
+    [
+        ("disable_token_authorization=true\nenable_envvars_config=true\n", {"TS_DISABLE_TOKEN_AUTHORIZATION": "false"}, ("--dt",), "token_auth", True),
+        ("disable_token_authorization=true\n", {"TS_DISABLE_TOKEN_AUTHORIZATION": "false"}, (), "token_auth", False),
+        ("token_expiration_min=5\n", {}, (), "token_auth", True),
+        ("token_expiration_min=5\n", {"TS_TOKEN_EXPIRATION_TIME_MIN": "7"}, (), "token_expiration_min", 5.0),
+        ("enable_envvars_config=true\n", {"TS_TOKEN_EXPIRATION_TIME_MIN": "0.5"}, (), "token_expiration_min", 0.5),
+        ("enable_envvars_config=true\n", {"TS_TOKEN_EXPIRATION_MIN": "0.5"}, (), "token_expiration_min", 60.0),
+        ("ts_open_inference_protocol=oip\n", {}, (), "open_inference_protocol", True),
+        ("", {"TS_OPEN_INFERENCE_PROTOCOL": "oip"}, (), "open_inference_protocol", True),
+        ("enable_envvars_config=true\n", {"TS_HEADER_KEY_SEQUENCE_ID": "sid"}, (), "header_key_sequence_id", "sid"),
+        ("enable_envvars_config=true\n", {"TS_ALLOWED_URLS": "a"}, (), "allowed_urls", ("file://.*", "http(s)?://.*")),
+        ("enable_envvars_config=true\nuse_env_allowed_urls=true\n", {"TS_ALLOWED_URLS": "a,b"}, (), "allowed_urls", ("a", "b")),
+        ("enable_envvars_config=true\nload_models=a.mar\n", {"TS_LOAD_MODELS": "c.mar"}, ("--models", "b.mar"), "load_models", ("c.mar",)),
+        ("load_models= a.mar, n=b.mar ,\n", {}, (), "load_models", ("a.mar", "n=b.mar")),
+        ("inference_address=https://h\n", {}, (), "inference_address", "https://h:443"),
+        ("management_address=http://h\n", {}, (), "management_address", "http://h:8081"),
+        ("metrics_address=https://[::1]\n", {}, (), "metrics_address", "https://[::1]:8445"),
+        ("models={\\n \"m\"\\: {}}\n", {}, (), "models", {"m": {}}),
+        ("job_queue_size=$$SIZE$$\n", {"SIZE": "7"}, (), "job_queue_size", 7),
+    ],
+)  # fmt: skip
+def test_who_wins_is_torchserves(
+    tmp_path: Path, file: str, environ: dict[str, str], flags: tuple[str, ...], field: str, value: object
+) -> None:
+    (tmp_path / "config.properties").write_text(file)
+    assert getattr(load_settings(parse(*flags), environ, is_start=True)[0], field) == value
+
+
+def test_each_value_knows_its_place_and_what_it_hides(tmp_path: Path) -> None:
+    (tmp_path / "config.properties").write_text("# c\njob_queue_size=5\nkeystore_pass=geheim\n")
+    resolved = resolve(parse("--log-level", "debug"), {"ZTS_JOB_QUEUE_SIZE": "6"}, is_start=True)
+    rows = {row["key"]: row for row in explained(resolved)}
+    assert rows["job_queue_size"] == {
+        "key": "job_queue_size", "value": 6, "source": "env", "where": "env ZTS_JOB_QUEUE_SIZE", "line": None,
+        "overrides": ["config.properties:2"],
+    }
+    assert (rows["zts_log_level"]["where"], rows["model_store"]["where"]) == ("flag --log-level", "default")
+    assert (rows["keystore_pass"]["value"], rows["keystore_pass"]["line"]) == ("(not shown)", 3)
+    assert set(rows) == set(KEYS)
+
+
+def test_config_explain_prints_a_table_or_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.properties").write_text("job_queue_size=5\nio_ratio=50\n")
+    assert main(["config", "explain", "--ncs", "--set-only"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["configuration file: config.properties", "job_queue_size  5  config.properties:1"]
+    assert "io_ratio concerns TorchServe's JVM only" in err
+    assert main(["config", "explain", "--ncs", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["config_file"] == "config.properties"
+    assert len(told["warnings"]) == 1
+
+
+def test_every_key_of_the_reference_is_known() -> None:
+    for key in TORCHSERVE_KEYS.split():
+        assert key in KEYS or key in LATER or key in JAVA or key in META, key
+    fields = Settings.__dataclass_fields__
+    assert all(row.setting.startswith("endpoints.") or row.setting in fields for row in KEYS.values())
+
+
+def test_the_newest_snapshot_wins_over_the_local_file_unless_it_is_forbidden(tmp_path: Path) -> None:
+    (tmp_path / "config.properties").write_text("job_queue_size=5\n")
+    folder = tmp_path / "logs" / "config"
+    folder.mkdir(parents=True)
+    (folder / "20261122094841342-startup.cfg").write_text("job_queue_size=6\n")
+    (folder / "20261122094841343-shutdown.cfg").write_text("job_queue_size=7\n")
+    (folder / "zzz.cfg").write_text("job_queue_size=8\n")
+    settings, warnings = load_settings(parse("--models", "a.mar"), {}, is_start=True)
+    assert settings.job_queue_size == 7
+    assert "./config.properties and --models are not used; start with --ncs" in warnings[0]
+    assert load_settings(parse("--ncs"), {}, is_start=True)[0].job_queue_size == 5
+    assert load_settings(parse("--log-dir", ""), {}, is_start=True)[0].job_queue_size == 5
+    assert load_settings(parse(), {"LOG_LOCATION": "elsewhere"}, is_start=True)[0].job_queue_size == 5
+    assert load_settings(parse(), {})[0].job_queue_size == 5  # a role alone, or 'zts stop'
 
 
 def test_an_ipc_path_that_just_fits_is_taken() -> None:

@@ -17,15 +17,16 @@ log = logging.getLogger("zts.worker")
 def send_intermediate_predict_response(
     ret: list[Any], req_id_map: dict[int, str], message: str, code: int, context: Context | None = None
 ) -> None:
-    """Add one chunk to each request's answer.
+    """Send one chunk of each request's answer to its client, now.
 
-    The chunks are joined and sent with the answer that the handler returns, so clients get the whole body, but not
-    piece by piece. Does nothing on ranks other than the first of a parallel model.
+    Does nothing on ranks other than the first of a parallel model. Outside a worker (a context without a connection,
+    as in unit tests) the chunks go nowhere.
 
     Args:
         ret: One chunk for each request of the batch.
         req_id_map: The batch's request ids (``context.request_ids``).
-        message, code: As in TorchServe; not used.
+        message: As in TorchServe; not used.
+        code: Status of the answer, unless the handler sets one on the context.
         context: The handler's context.
 
     Raises:
@@ -35,12 +36,11 @@ def send_intermediate_predict_response(
         return
     if context is None:
         raise ValueError("send_intermediate_predict_response needs the handler's context as its last argument")
-    if len(ret) != len(req_id_map):
-        raise ValueError(f"{len(ret)} chunks for {len(req_id_map)} requests: there must be one for each")
-    if not context.__dict__.setdefault("_streaming_noted", False):
-        context.__dict__["_streaming_noted"] = True
-        log.info("this handler streams its answers; clients get them whole")
-    context.intermediate_answers.append(list(ret))
+    sink = getattr(context, "cl_socket", None)
+    if sink is None:
+        log.info("no client is connected: a chunk of a streamed answer is dropped")
+        return
+    sink.send(ret, code)
 
 
 def import_class(class_name: str, module_prefix: str | None = None) -> Any:

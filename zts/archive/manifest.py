@@ -10,16 +10,18 @@ from typing import Any, Final
 
 from zts.errors import BadArchive
 
-__all__ = ["MANIFEST_PATH", "RUNTIMES", "Manifest", "read_manifest"]
+__all__ = ["DEFAULT_VERSION", "MANIFEST_PATH", "RUNTIMES", "Manifest", "read_manifest"]
 
 MANIFEST_PATH: Final = "MAR-INF/MANIFEST.json"
 RUNTIMES: Final = ("python", "python3", "LSP")
+# Of a model that says none, with or without a manifest.
+DEFAULT_VERSION: Final = "1.0"
 _MAX_BYTES: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The fields that zts uses; ``raw`` is the whole JSON object, for the handler."""
+    """The fields that zts uses; ``raw`` is the whole JSON object, for the handler. ``""``: not given."""
 
     model_name: str
     model_version: str
@@ -32,11 +34,15 @@ class Manifest:
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _invalid(text: str) -> BadArchive:
+    return BadArchive(text, http_status=400, type_name="InvalidModelException")
+
+
 def read_manifest(model_dir: Path) -> Manifest | None:
     """Return the manifest of an unpacked archive, None if it has none.
 
     Raises:
-        BadArchive: If it is no JSON object or lacks the model's name or version.
+        BadArchive: If it is no JSON object, or a field is no text or no possible value.
     """
     path = model_dir / MANIFEST_PATH
     try:
@@ -45,34 +51,30 @@ def read_manifest(model_dir: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise BadArchive(f"{MANIFEST_PATH} cannot be read: {exc.strerror}") from None
+        raise _invalid(f"{MANIFEST_PATH} cannot be read: {exc.strerror}") from None
     if len(data) > _MAX_BYTES:
-        raise BadArchive(f"{MANIFEST_PATH} is larger than {_MAX_BYTES} bytes")
+        raise _invalid(f"{MANIFEST_PATH} is larger than {_MAX_BYTES} bytes")
     try:
         raw = json.loads(data)
     except json.JSONDecodeError as exc:
-        raise BadArchive(f"{MANIFEST_PATH} is no JSON: line {exc.lineno}: {exc.msg}") from None
+        raise _invalid(f"{MANIFEST_PATH} is no JSON: line {exc.lineno}: {exc.msg}") from None
     except (ValueError, RecursionError) as exc:
-        raise BadArchive(f"{MANIFEST_PATH} is no JSON: {exc}") from None
+        raise _invalid(f"{MANIFEST_PATH} is no JSON: {exc}") from None
     return _parse(raw)
 
 
 def _parse(raw: object) -> Manifest:
     if not isinstance(raw, dict):
-        raise BadArchive(f"{MANIFEST_PATH} is no JSON object")
+        raise _invalid(f"{MANIFEST_PATH} is no JSON object")
     model = raw.get("model")
     if not isinstance(model, dict):
-        raise BadArchive(f"{MANIFEST_PATH} has no 'model' object")
+        raise _invalid(f"{MANIFEST_PATH} has no 'model' object")
     runtime = raw.get("runtime", "python")
     if runtime not in RUNTIMES:
-        raise BadArchive(f"{MANIFEST_PATH}: Runtime is not defined or invalid.")
-    name, version = _text(model, "modelName"), _text(model, "modelVersion")
-    for key, value in (("modelName", name), ("modelVersion", version)):
-        if not value:
-            raise BadArchive(f"{MANIFEST_PATH}: model.{key} is missing")
+        raise _invalid("Runtime is not defined or invalid.")
     return Manifest(
-        model_name=name,
-        model_version=version,
+        model_name=_text(model, "modelName"),
+        model_version=_text(model, "modelVersion") or DEFAULT_VERSION,
         handler=_text(model, "handler"),
         runtime=runtime,
         config_file=_text(model, "configFile"),
@@ -90,4 +92,4 @@ def _text(model: Mapping[str, Any], key: str) -> str:
         return ""
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    raise BadArchive(f"{MANIFEST_PATH}: model.{key} is no text")
+    raise _invalid(f"{MANIFEST_PATH}: model.{key} is no text")

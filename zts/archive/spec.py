@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from zts.archive.manifest import RUNTIMES, Manifest, read_manifest
+from zts.archive.manifest import DEFAULT_VERSION, RUNTIMES, Manifest, read_manifest
 from zts.archive.model_config import DEFAULT_CONFIG_FILE, ConfigKeys, read_config_file, take_keys, wire_form
 from zts.errors import BadArchive, BadRequest
 from zts.registry import ModelSpec
@@ -52,8 +52,8 @@ def read_model(
     """
     settings = settings if settings is not None else _no_settings()
     manifest = read_manifest(model_dir)
-    name = str(args.get("model_name") or (manifest.model_name if manifest else model_name_hint or model_dir.name))
-    version = manifest.model_version if manifest else "1.0"
+    name = _name(manifest, args, model_name_hint or model_dir.name)
+    version = manifest.model_version if manifest else DEFAULT_VERSION
     config = _read_config(model_dir, manifest)
     keys = take_keys(config, model=name)
     json_keys = _models_entry(settings, name, version)
@@ -104,7 +104,7 @@ def _restored(spec: ModelSpec, snapshot: Mapping[str, Any]) -> tuple[ModelSpec, 
     return spec, least
 
 
-def _budgets(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any], settings: Settings) -> dict[str, float]:
+def _budgets(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     return {
         "response_timeout_s": _first(
             keys.response_timeout_s,
@@ -211,10 +211,21 @@ def _batch_delay(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any
     return _TORCHSERVE_DELAY_S if keys.batch_policy == "window" else None
 
 
+def _name(manifest: Manifest | None, args: Mapping[str, Any], hint: str) -> str:
+    name = str(args.get("model_name") or (manifest.model_name if manifest else hint))
+    if not name:
+        raise _invalid("Model name is not defined.")
+    return name
+
+
+def _invalid(text: str) -> BadArchive:
+    return BadArchive(text, http_status=400, type_name="InvalidModelException")
+
+
 def _handler(manifest: Manifest | None, args: Mapping[str, Any], settings: Settings, name: str) -> str:
     handler = str(args.get("handler") or (manifest.handler if manifest else "") or settings.default_service_handler)
     if not handler:
-        raise BadArchive(f"model {name} names no handler: give one with handler=…, or pack one into the archive")
+        raise _invalid(f"model {name} names no handler: give one with handler=…, or pack one into the archive")
     return handler
 
 

@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(module.run(parser.parse_strictly(rest)))
     except ConfigError as exc:
         print(f"{shown}: {exc.public_message}", file=sys.stderr)
-        return 1 if name in ("start", "torchserve") else 2  # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor
+        # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor.
+        return 1 if name in ("start", "torchserve") else 2
     except ZtsError as exc:
         print(f"{shown}: {exc.public_message}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from zts.cli.stop import seconds
-from zts.config import add_server_arguments, load_settings
+from zts.config import add_server_arguments, resolve
 from zts.supervisor.instance import find_instance
 from zts.supervisor.start import StartOptions, remembered_command, start
 from zts.supervisor.stop import stop
@@ -54,7 +54,12 @@ def run(args: argparse.Namespace) -> int:
         os.chdir(remembered["cwd"])
     for key, value in remembered.get("environ", {}).items():
         os.environ.setdefault(key, value)
-    settings, warnings = load_settings(flags, os.environ, is_start=True)
+    resolve(flags, os.environ, is_start=True)
     stop(instance, args.timeout)
-    command = remembered_command(flags, os.environ)
-    return start(settings, warnings, StartOptions(foreground=args.foreground, command=command))
+    resolved = resolve(flags, os.environ, is_start=True)  # again: the stop has left a snapshot
+    options = StartOptions(
+        foreground=args.foreground,
+        command=remembered_command(flags, os.environ),
+        config_file=resolved.config_file,
+    )
+    return start(resolved.settings, resolved.warnings, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from zts.config import add_server_arguments, load_settings
+from zts.config import add_server_arguments, resolve
 from zts.errors import ConfigError
 from zts.supervisor.start import StartOptions, remembered_command, start
 
@@ -20,8 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Start, and return when the instance is up; with ``--foreground``, when it has ended."""
-    settings, warnings = load_settings(args, os.environ, is_start=True)
-    if not settings.model_store:
+    resolved = resolve(args, os.environ, is_start=True)
+    if not resolved.settings.model_store:
         raise ConfigError("Missing mandatory parameter --model-store: the folder with the model archives")
-    command = remembered_command(args, os.environ)
-    return start(settings, warnings, StartOptions(foreground=args.foreground, command=command))
+    options = StartOptions(
+        foreground=args.foreground,
+        command=remembered_command(args, os.environ),
+        config_file=resolved.config_file,
+    )
+    return start(resolved.settings, resolved.warnings, options)

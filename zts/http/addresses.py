@@ -19,6 +19,7 @@ __all__ = ["BoundAddress", "bind_all", "parse_address"]
 _UNIX: Final = "unix:"
 _MAX_UNIX_BYTES: Final = 107
 _BACKLOG: Final = 1024
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +30,20 @@ class BoundAddress:
         url: As clients use it, with the real port.
         sockets: Listening.
         surfaces: Names of the APIs that are served there.
+        is_tls: The address says ``https``.
     """
 
     url: str
     sockets: list[socket.socket]
     surfaces: tuple[str, ...]
+    is_tls: bool = False
 
 
 def parse_address(address: str, setting: str) -> tuple[str, str | int]:
     """Return (host, port), or ("unix", path).
 
     Args:
-        address: ``http://host:port`` or ``unix:/path``.
+        address: ``http://host:port``, ``https://host:port`` or ``unix:/path``.
         setting: Its name, for the error.
 
     Raises:
@@ -57,11 +60,9 @@ def parse_address(address: str, setting: str) -> tuple[str, str | int]:
         port = url.port
     except ValueError:
         port = -1
-    if url.scheme == "https":
-        raise ConfigError(f"{setting} = {address}: https is not served yet; put a TLS proxy in front and use http")
-    if url.scheme != "http" or not url.hostname or port == -1 or url.path not in ("", "/"):
-        raise ConfigError(f"{setting} = {address}: expected http://host:port or unix:/path")
-    return url.hostname, 80 if port is None else port
+    if url.scheme not in _PORTS or not url.hostname or port == -1 or url.path not in ("", "/"):
+        raise ConfigError(f"{setting} = {address}: expected http://host:port, https://host:port or unix:/path")
+    return url.hostname, _PORTS[url.scheme] if port is None else port
 
 
 def bind_all(settings: Settings, index: int) -> list[BoundAddress]:
@@ -119,7 +120,8 @@ def _bind(
         raise ConfigError(f"cannot listen on {address} ({setting}): the host has no usable address")
     port = sockets[0].getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
-    return BoundAddress(f"http://{shown}:{port}", sockets, tuple(surfaces))
+    scheme = urlsplit(address).scheme
+    return BoundAddress(f"{scheme}://{shown}:{port}", sockets, tuple(surfaces), scheme == "https")
 
 
 def _is_served(path: str) -> bool:

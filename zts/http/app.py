@@ -34,13 +34,7 @@ Handler = Callable[[Exchange], Awaitable[Answer | None]]
 
 
 class Surface(Protocol):
-    """One of the APIs.
-
-    Attributes:
-        token: Name of the key that its routes need when tokens are on; ``""``: none.
-    """
-
-    token: str
+    """One of the APIs. Its attribute ``token``, if it has one, names the key that its routes need."""
 
     def find(self, method: str, segments: Sequence[str]) -> Handler | None:
         """Return who handles a path (decoded, without its first slash), or None if the path is not of this API.
@@ -176,10 +170,9 @@ class Application(httputil.HTTPServerConnectionDelegate):
                 refused = refused or exc
                 continue
             if handler is not None:
-                if surface.token:
-                    self._check({surface.token}, exchange)
+                self._check({_token_of(surface)} - {""}, exchange)
                 return handler
-        self._check({surface.token for surface in self._surfaces if surface.token}, exchange)
+        self._check({_token_of(surface) for surface in self._surfaces} - {""}, exchange)
         if refused is not None:
             raise refused
         raise ResourceNotFound("Requested resource is not found, please refer to API document.")
@@ -217,6 +210,10 @@ class Application(httputil.HTTPServerConnectionDelegate):
     def closed(self, exchange: Exchange) -> None:
         """An answer has left, or its client has."""
         self.open_count -= 1
+
+
+def _token_of(surface: Surface) -> str:
+    return str(getattr(surface, "token", ""))
 
 
 def _unexpected(exchange: Exchange) -> Answer:

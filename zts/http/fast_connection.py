@@ -10,7 +10,7 @@ import asyncio
 import logging
 import select
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tornado import httputil
 
@@ -67,8 +67,7 @@ class FastConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one only by its methods
         self.address = transport.get_extra_info("peername")
         self.deadline = self._server.now + self._limits.idle_s
         self._server.connections.add(self)
@@ -189,7 +188,9 @@ class FastConnection(asyncio.Protocol):
             raise BadMessage("the head is too large")
         if length > self._limits.request_line_bytes and data.find(b"\r\n", at) < 0:
             raise BadMessage("the request line is too long")
-        if self._probe is None and length:
+        if not length:
+            self._probe = None  # only line ends so far
+        elif self._probe is None:
             self._probe = HeadProbe()
             self._probe.feed(data[at:])
             self.deadline = self._server.now + self._limits.head_s
@@ -369,8 +370,10 @@ class FastConnection(asyncio.Protocol):
         if delegate is None:
             return
         self._chunks = None
+        responder = self._open.pop()
+        responder.set_close_callback(None)
+        responder.drop()
         delegate.on_connection_close()
-        self._open.pop().drop()
 
     def _drop_all(self) -> None:
         self._drop_unread()

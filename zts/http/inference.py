@@ -6,8 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from zts.bodies import error_body, no_worker_text, version_not_found_text
-from zts.errors import ModelNotFound, RemoteProtocolError, ResourceNotFound, VersionNotFound, error_from_wire
+from zts.bodies import error_body, error_event, no_worker_text
+from zts.clock import monotonic
+from zts.errors import BadRequest, RemoteProtocolError, ResourceNotFound, ZtsError, error_from_wire
+from zts.http import oip
 from zts.http.api_description import describe_prediction
 from zts.http.app import Handler, Tally
 from zts.http.exchange import Exchange
@@ -15,18 +17,22 @@ from zts.http.health import Health
 from zts.http.link import BrokerLink
 from zts.http.parsing import bare_type, form_parts, is_form, priority_of, segments_of, timeout_ms_of
 from zts.http.responses import Answer, json_answer, reason_of
-from zts.wire.heads import BODY, PARTS, JobHead, ResultHead, pack_job_head, pack_parts, unpack_result_head
+from zts.http.targets import Target, check_names, target_of
+from zts.http.tokens import INFERENCE as INFERENCE_TOKEN
+from zts.http.workflows import workflow_not_found
+from zts.wire.heads import BODY, PARTS, JobHead, Part, ResultHead, pack_job_head, pack_parts, unpack_result_head
 from zts.wire.messages import Result
 
-__all__ = ["Inference", "Predictor", "answer_of"]
+__all__ = ["Inference", "Predictor", "StartupModel", "answer_of", "failure_of"]
 
 _log = logging.getLogger("zts.http.inference")
 
-_MAX_NAME_CHARS: Final = 128  # of a model or version, as check_model_name has it
+_STARTUP_FRESH_S: Final = 2.0
 # Errors that TorchServe reports with one and the same sentence.
 _NO_WORKER: Final = frozenset({"no_worker", "queue_full"})
 # What nobody gave a type is bytes.
 _BYTES_TYPE: Final = "application/octet-stream"
+_EVENTS_TYPE: Final = "text/event-stream"
 
 
 class Predictor:
@@ -43,40 +49,45 @@ class Predictor:
         self._hinted: set[str] = set()
 
     def take(self, exchange: Exchange) -> None:
-        """Submit the job of ``/predictions/{m}[/{v}[/…]]`` or ``/explanations/…``; it is answered later.
+        """Submit the job that a path of ``target_of`` names; the exchange is answered later.
 
         Raises:
             ZtsError: If the request is malformed.
         """
-        parts = segments_of(exchange.path)
-        model, version, url_path = _model_of(parts)
+        target = target_of(segments_of(exchange.path))
+        if target is None:
+            raise ResourceNotFound("Requested resource is not found, please refer to API document.")
+        self.run(exchange, target)
+
+    def run(self, exchange: Exchange, target: Target) -> None:
+        """Submit the job of ``target``.
+
+        Raises:
+            ZtsError: If the request is malformed.
+        """
+        check_names(target)
+        model, version = target.model, target.version
         headers = exchange.headers
         priority = priority_of(headers.get("X-Zts-Priority", ""))
         timeout_ms = timeout_ms_of(headers.get("X-Zts-Timeout-Ms", ""))
-        pairs = list(exchange.header_pairs())
+        pairs = _headers_of(exchange, target)
         content_type = headers.get("Content-Type", "")
         body = exchange.body
-        if not body and "Content-Length" not in headers:
-            pairs.append(("content-length", "0"))
-        # Last, because the last one of a name wins: a client cannot set these.
-        pairs.append(("explain", "True" if parts[0] == "explanations" else "False"))
-        pairs.append(("url_path", url_path))
-        bare = bare_type(content_type) if content_type else ""
-        kind = BODY
-        if bare and is_form(bare):
+        kind, bare = BODY, bare_type(content_type) if content_type else ""
+        fields: list[Part] | None = None
+        if bare and is_form(content_type):
             fields = form_parts(content_type, body)
             if body and not fields:
                 self._hint(model)
+        if target.merges_query and exchange.query:
+            own = [("body", bare, body)] if fields is None else fields
+            fields = [(name, "", value.encode()) for name, value in exchange.parameters.items()] + own
+        if fields is not None:
             kind, body, bare = PARTS, pack_parts(fields), ""
         head = pack_job_head(JobHead(exchange.request_id, pairs, kind, bare))
+        answering = _Answering(exchange, model, version)
         job_id = self._link.submit(
-            model,
-            version,
-            priority,
-            timeout_ms,
-            head,
-            body,
-            lambda result: exchange.answer(answer_of(result, model, version)),
+            model, version, priority, timeout_ms, head, body, answering.on_result, answering.on_chunk
         )
         exchange.on_gone = lambda: self._gone(job_id)
 
@@ -94,23 +105,75 @@ class Predictor:
             )
 
 
-def _model_of(parts: Sequence[str]) -> tuple[str, str, str]:
-    """Return model, version and the rest of a path's segments.
+def _headers_of(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
+    """Return the headers that the handler sees: the client's, and behind them those that the form of path sets."""
+    pairs = list(exchange.header_pairs())
+    headers = exchange.headers
+    if "Content-Length" not in headers:
+        # A chunked body has its length by now, and TorchServe's handlers see that one.
+        if "Transfer-Encoding" in headers:
+            pairs = [pair for pair in pairs if pair[0].lower() != "transfer-encoding"]
+        pairs.append(("content-length", str(len(exchange.body))))
+    # Last, because the last one of a name wins: a client cannot set these.
+    if target.explain is not None:
+        pairs.append(("explain", "True" if target.explain else "False"))
+    if target.url_path is not None:
+        pairs.append(("url_path", target.url_path))
+    return pairs
 
-    Raises:
-        ResourceNotFound: If no model is named.
-        ModelNotFound: If the name cannot be a model's.
-        VersionNotFound: If the version cannot be one.
-    """
-    model = parts[1] if len(parts) > 1 else ""
-    if not model:
-        raise ResourceNotFound("Requested resource is not found, please refer to API document.")
-    if len(model) > _MAX_NAME_CHARS:
-        raise ModelNotFound(f"Model not found: {model[:_MAX_NAME_CHARS]}…")
-    version = parts[2] if len(parts) > 2 else ""
-    if len(version) > _MAX_NAME_CHARS or (not version and len(parts) > 3):
-        raise VersionNotFound(version_not_found_text(model, version[:_MAX_NAME_CHARS]))
-    return model, version, "/".join(parts[3:])
+
+class _Answering:
+    """Pass the results of one job on to its exchange."""
+
+    __slots__ = ("_content_type", "_exchange", "_model", "_version")
+
+    def __init__(self, exchange: Exchange, model: str, version: str) -> None:
+        self._exchange = exchange
+        self._model = model
+        self._version = version
+        self._content_type = ""
+
+    def on_chunk(self, part: Result) -> None:
+        """Begin a streamed answer, or send more of it."""
+        exchange = self._exchange
+        if exchange.is_streaming:
+            exchange.send(part.body)
+            return
+        answer = answer_of(part, self._model, self._version)
+        self._content_type = answer.content_type
+        exchange.begin(answer)
+
+    def on_result(self, result: Result) -> None:
+        """Answer, or end the streamed answer."""
+        exchange = self._exchange
+        if not exchange.is_streaming:
+            exchange.answer(answer_of(result, self._model, self._version))
+            return
+        failure = failure_of(result)
+        if failure is None:
+            exchange.end(result.body)
+            return
+        _log.warning(
+            "a stream of model %s broke off: %s",
+            self._model,
+            failure.public_message,
+            extra={"request_id": exchange.request_id},
+        )
+        if bare_type(self._content_type) == _EVENTS_TYPE:
+            exchange.send(error_event(failure))
+        exchange.abort()
+
+
+def failure_of(result: Result) -> ZtsError | None:
+    """Return the error that a result is, None if it is none."""
+    try:
+        head = unpack_result_head(result.head)
+    except RemoteProtocolError as exc:
+        return exc
+    if not head.error:
+        return None
+    text = bytes(result.body).decode("utf-8", "replace")
+    return error_from_wire(head.error, text, result.status, head.type_name or None)
 
 
 def answer_of(result: Result, model: str, version: str) -> Answer:
@@ -144,25 +207,90 @@ class Inference:
     Args:
         health: Answers the liveness routes.
         link: Way to the broker.
+        predictor: Runs models for the forms of paths that are not ``/predictions``.
+        oip: Serve the open inference protocol's routes.
     """
 
-    def __init__(self, health: Health, link: BrokerLink) -> None:
+    token = INFERENCE_TOKEN
+
+    def __init__(self, health: Health, link: BrokerLink, predictor: Predictor, *, oip: bool = False) -> None:
         self._health = health
         self._link = link
+        self._predictor = predictor
+        self._startup = StartupModel(link)
+        self._oip = oip
 
     def find(self, method: str, segments: Sequence[str]) -> Handler | None:
         """Return who handles a path of this API."""
         first = segments[0]
-        if len(segments) == 1:
-            return {"ping": self._health.ping, "live": self._health.live, "ready": self._health.ready}.get(first)
-        if first == "predictions" and method == "OPTIONS":
-            return self._describe_model
+        if first == "ping":  # with anything behind it, as in TorchServe
+            return self._health.ping
+        if len(segments) == 1 and first in ("live", "ready"):
+            return self._health.live if first == "live" else self._health.ready
+        if first.lower() == "wfpredict" and len(segments) > 1:
+            return _no_workflow
+        if first == "v2" and self._oip:
+            return oip.find(segments) or self._predict_handler(method, segments)
         # Only GET: on a shared address everything else about /models belongs to management (a version named "ready").
         if first == "models" and len(segments) == 3 and segments[2] == "ready" and method in ("GET", "HEAD"):
             return self._health.model_ready
-        return None
+        return self._predict_handler(method, segments)
+
+    def _predict_handler(self, method: str, segments: Sequence[str]) -> Handler | None:
+        target = target_of(segments)
+        if target is None:
+            return None
+        if method == "OPTIONS" and target.url_path is not None:
+            return self._describe_model
+        return self._predict if target.model else self._invoke
+
+    async def _predict(self, exchange: Exchange) -> None:
+        self._predictor.take(exchange)
+
+    async def _invoke(self, exchange: Exchange) -> None:
+        """Run ``/invocations``, which names its model elsewhere than in the path."""
+        model = exchange.parameters.get("model_name") or await self._startup.name()
+        content_type = exchange.headers.get("Content-Type", "")
+        if not model and is_form(content_type):
+            fields = form_parts(content_type, exchange.body)
+            model = next((value.decode("utf-8", "replace") for name, _, value in fields if name == "model_name"), "")
+        if not model:
+            raise BadRequest("Parameter model_name is required.")
+        self._predictor.run(exchange, Target(model, merges_query=True))
 
     async def _describe_model(self, exchange: Exchange) -> Answer:
-        model, version, _ = _model_of(segments_of(exchange.path))
-        await self._link.request("models.describe", {"model": model, "version": version}, 10.0)
-        return json_answer(describe_prediction(model, version))
+        target = target_of(segments_of(exchange.path))
+        assert target is not None
+        check_names(target)
+        await self._link.request("models.describe", {"model": target.model, "version": target.version}, 10.0)
+        return json_answer(describe_prediction(target.model, target.version))
+
+
+class StartupModel:
+    """Find the model that ``/invocations`` means when it names none: the only one loaded at startup.
+
+    Args:
+        link: Way to the broker.
+    """
+
+    def __init__(self, link: BrokerLink) -> None:
+        self._link = link
+        self._name = ""
+        self._asked_at = float("-inf")
+
+    async def name(self) -> str:
+        """Return its name, ``""`` if there is none or more than one; what was heard is good for two seconds.
+
+        Raises:
+            BrokerUnavailable: If there is no broker to ask.
+        """
+        if monotonic() - self._asked_at > _STARTUP_FRESH_S:
+            reply = await self._link.request("status", {}, 10.0)
+            names = {str(row["name"]) for row in reply.body.get("models", ()) if row.get("loaded_at_startup")}
+            self._name = names.pop() if len(names) == 1 else ""
+            self._asked_at = monotonic()
+        return self._name
+
+
+async def _no_workflow(exchange: Exchange) -> Answer:
+    raise workflow_not_found(segments_of(exchange.path)[1])

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from tornado.httpserver import HTTPServer
-
 from zts.clock import monotonic
 from zts.errors import BrokerUnavailable, ConfigError
 from zts.http.addresses import BoundAddress, bind_all
-from zts.http.api_description import ApiDescription
+from zts.http.api_description import ApiDescription, describe_api
 from zts.http.app import Application, Surface, Tally
-from zts.http.fast_limits import Limits
-from zts.http.fast_server import FastServer
 from zts.http.health import Health
 from zts.http.inference import Inference, Predictor
 from zts.http.link import BrokerLink
 from zts.http.management import Management
 from zts.http.metrics import Metrics
+from zts.http.metrics_log import MetricsLog
+from zts.http.servers import Server, make_server
+from zts.http.token_route import TokenRoute
+from zts.http.tokens import TokenGuard
 from zts.http.zmq_link import ZmqLink
 from zts.settings import Settings
 
@@ -35,9 +35,6 @@ __all__ = ["HttpService", "run"]
 
 _log = logging.getLogger("zts.http")
 
-# Bodies are bounded by the exchange, which answers 413; Tornado would answer a bare 400.
-_MAX_BODY_BYTES: Final = 1 << 50
-_HEAD_BYTES: Final = 64 * 1024
 _STOP_POLL_S: Final = 0.02
 
 
@@ -53,18 +50,20 @@ class HttpService:
         self._settings = settings
         self._index = index
         self._tally = Tally()
-        self._servers: list[HTTPServer | FastServer] = []
+        self._servers: list[Server] = []
         self._apps: list[Application] = []
         self._bound: list[BoundAddress] = []
         self._link: ZmqLink | None = None
+        self._metrics_log: MetricsLog | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind, connect and serve.
 
         Raises:
-            ConfigError: If an address cannot be bound.
+            ConfigError: If an address cannot be bound, or keys or certificates cannot be used.
             BrokerUnavailable: If a broker endpoint is no address.
         """
+        guard = TokenGuard.of_instance(self._settings, self._index)
         self._bound = bind_all(self._settings, self._index)
         info = {"pid": os.getpid(), "addresses": [row.url for row in self._bound]}
         self._link = ZmqLink(
@@ -78,12 +77,15 @@ class HttpService:
         self._link.start(loop)
         predictor = Predictor(self._link, self._tally)
         for row in self._bound:
-            app = _application(self._settings, row.surfaces, self._link, predictor, self._tally)
-            server = _server(self._settings, row.surfaces, app, loop)
+            app = _application(self._settings, row.surfaces, self._link, predictor, self._tally, guard)
+            server = make_server(self._settings, row, app, loop)
             server.add_sockets(row.sockets)
             self._apps.append(app)
             self._servers.append(server)
             _log.info("%s API on %s", " and ".join(row.surfaces), row.url)
+        if self._index == 0 and self._settings.metrics_mode != "prometheus":
+            self._metrics_log = MetricsLog(self._settings, self._link)
+            self._metrics_log.start(loop)
         self._write_addresses()
 
     @property
@@ -110,6 +112,8 @@ class HttpService:
             _log.warning("%d requests were still open after %g s", left, self._settings.drain_timeout_s)
         for server in self._servers:
             await server.close_all_connections()
+        if self._metrics_log is not None:
+            await self._metrics_log.stop()
         if self._link is not None:
             self._link.close()
         with contextlib.suppress(OSError):
@@ -134,32 +138,29 @@ class HttpService:
 
 
 def _application(
-    settings: Settings, surfaces: Sequence[str], link: BrokerLink, predictor: Predictor, tally: Tally
+    settings: Settings,
+    surfaces: Sequence[str],
+    link: BrokerLink,
+    predictor: Predictor,
+    tally: Tally,
+    guard: TokenGuard | None,
 ) -> Application:
     """Return the application of one address.
 
     On a shared address the inference API is asked first: of its paths only ``GET /models/{m}/ready`` could also be
     read as management's, and probes mean the former.
     """
-    routes: list[Surface] = [ApiDescription(surfaces)]
+    oip = settings.open_inference_protocol
+    routes: list[Surface] = [ApiDescription(describe_api(surfaces, oip=oip, tokens=guard is not None))]
     if "inference" in surfaces:
-        routes.append(Inference(Health(link), link))
+        routes.append(Inference(Health(link), link, predictor, oip=oip))
     if "management" in surfaces:
+        if guard is not None:
+            routes.append(TokenRoute(guard))
         routes.append(Management(settings, link))
     if "metrics" in surfaces:
-        routes.append(Metrics(link, tally.counters))
-    return Application(settings, routes, predictor if "inference" in surfaces else None, tally)
-
-
-def _server(
-    settings: Settings, surfaces: Sequence[str], app: Application, loop: asyncio.AbstractEventLoop
-) -> HTTPServer | FastServer:
-    """Return what speaks HTTP at one address: the fast wire where predictions are served, Tornado's elsewhere."""
-    if settings.http_wire == "fast" and "inference" in surfaces:
-        # Requests that change something are served one by one, also when a client pipelines them.
-        limits = Limits() if tuple(surfaces) == ("inference",) else Limits(pipelined=1)
-        return FastServer(app, loop=loop, refusal=app.refusal, limits=limits)
-    return HTTPServer(app, xheaders=False, max_body_size=_MAX_BODY_BYTES, max_header_size=_HEAD_BYTES)
+        routes.append(Metrics(settings, link, tally.counters))
+    return Application(settings, routes, predictor if "inference" in surfaces else None, tally, guard)
 
 
 def run(settings: Settings, index: int) -> int:

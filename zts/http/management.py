@@ -18,12 +18,15 @@ from zts.bodies import (
     unregistered_text,
 )
 from zts.errors import BadRequest, ModelNotFound, VersionNotFound
-from zts.http.api_description import MANAGEMENT, describe_api
+from zts.http import workflows
+from zts.http.api_description import describe_model
 from zts.http.app import Handler, method_not_allowed
+from zts.http.describer import Describer
 from zts.http.exchange import Exchange
 from zts.http.link import BrokerLink
 from zts.http.parsing import bare_type, int_parameter, segments_of
 from zts.http.responses import Answer, json_answer, status_answer
+from zts.http.tokens import MANAGEMENT as MANAGEMENT_TOKEN
 from zts.settings import Settings
 
 __all__ = ["Management"]
@@ -35,6 +38,7 @@ _TIMEOUT_S: Final = 30.0
 _LONG_TIMEOUT_S: Final = 24 * 3600.0
 _UNREGISTER_GRACE_S: Final = 30.0
 
+_NUMBERS: Final = ("batch_size", "max_batch_delay", "initial_workers", "response_timeout", "startup_timeout")
 _IGNORED: Final = {
     "POST": ("s3_sse_kms",),
     "PUT": ("number_gpu", "timeout"),
@@ -50,9 +54,12 @@ class Management:
         link: Way to the broker.
     """
 
+    token = MANAGEMENT_TOKEN
+
     def __init__(self, settings: Settings, link: BrokerLink) -> None:
         self._settings = settings
         self._link = link
+        self._describer = Describer(link)
 
     def find(self, method: str, segments: Sequence[str]) -> Handler | None:
         """Return who handles a path of this API.
@@ -60,12 +67,11 @@ class Management:
         Raises:
             MethodNotAllowed: For a method that the path does not have, or that the model-control switch forbids.
         """
-        # A slash at the end means nothing, as in TorchServe.
-        parts = segments[:-1] if len(segments) > 1 and not segments[-1] else segments
+        parts = segments
         if len(parts) == 3 and parts[:2] == ["v1", "models"]:
             return _one_of({"GET": self._kserve_ready}, method)
         if parts[0] != "models" or len(parts) > 4:
-            return None
+            return workflows.find(method, parts)
         if len(parts) == 4:
             return _one_of({"PUT": self._set_default}, method) if parts[3] == "set-default" else None
         may_change = self._settings.enable_model_api
@@ -83,7 +89,16 @@ class Management:
         return _one_of(handlers, method)
 
     async def _describe_api(self, exchange: Exchange) -> Answer:
-        return json_answer(describe_api([MANAGEMENT]))
+        model, version = _names(exchange)
+        await self._records(model, version)
+        return json_answer(describe_model(model))
+
+    async def _records(self, model: str, version: str) -> Sequence[Mapping[str, Any]]:
+        args = {"model": model, "version": version}
+        records: Sequence[Mapping[str, Any]] = (await self._link.request("models.describe", args, _TIMEOUT_S)).body[
+            "versions"
+        ]
+        return records
 
     async def _register(self, exchange: Exchange) -> Answer:
         given = _body_parameters(exchange)
@@ -104,8 +119,11 @@ class Management:
 
     async def _describe(self, exchange: Exchange) -> Answer:
         model, version = _names(exchange)
-        reply = await self._link.request("models.describe", {"model": model, "version": version}, _TIMEOUT_S)
-        return Answer(200, describe_body(reply.body["versions"]))
+        records = await self._records(model, version)
+        customized: Mapping[str, Mapping[str, Any]] | None = None
+        if _is_true(exchange.parameters.get("customized", "false")):
+            customized = await self._describer.ask(exchange, records, is_all=version == "all")
+        return Answer(200, describe_body(records, customized))
 
     async def _scale(self, exchange: Exchange) -> Answer:
         model, in_path = _names(exchange)
@@ -119,9 +137,10 @@ class Management:
         if largest < smallest:
             raise BadRequest("max_worker cannot be less than min_worker.")
         _note_ignored(exchange, given)
+        version = in_path or given.get("model_version", "")
         args = {
             "model": model,
-            "version": in_path or given.get("model_version", ""),
+            "version": version,
             "min_worker": smallest,
             "max_worker": largest,
             "synchronous": _is_true(given.get("synchronous", "false")),
@@ -129,7 +148,7 @@ class Management:
         reply = await self._link.request("models.scale", args, _LONG_TIMEOUT_S)
         if reply.status in (202, 206):
             return status_answer(PROCESSING_TEXT if reply.status == 202 else SCALING_TEXT, reply.status)
-        return status_answer(scaled_text(model, in_path, int(reply.body["workers"])))
+        return status_answer(scaled_text(model, version, int(reply.body["workers"])))
 
     async def _set_default(self, exchange: Exchange) -> Answer:
         model, version = _names(exchange)
@@ -149,12 +168,12 @@ class Management:
 
     async def _kserve_ready(self, exchange: Exchange) -> Answer:
         model = segments_of(exchange.path)[2]
-        reply = await self._link.request("models.describe", {"model": model, "version": ""}, _TIMEOUT_S)
-        return json_answer({"name": model, "ready": any(record.get("workers") for record in reply.body["versions"])})
+        records = await self._records(model, "")
+        return json_answer({"name": model, "ready": any(record.get("workers") for record in records)})
 
 
 def _one_of(handlers: Mapping[str, Handler], method: str) -> Handler:
-    handler = handlers.get("GET" if method == "HEAD" else method)
+    handler = handlers.get(method)
     if handler is None:
         raise method_not_allowed()
     return handler
@@ -193,6 +212,10 @@ def _body_parameters(exchange: Exchange) -> dict[str, object]:
     if not isinstance(parsed, dict):
         raise BadRequest("The body must be a JSON object with at least url.")
     given.update((key, value) for key, value in parsed.items() if value is not None)
+    for name in _NUMBERS:
+        # In a query text that is no number means the default; a program that writes JSON had better hear of it.
+        if name in given and int_parameter(given, name) is None:
+            raise BadRequest(f"Parameter {name} must be an integer, not {str(given[name])[:40]!r}.")
     return given
 
 

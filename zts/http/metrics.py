@@ -1,4 +1,8 @@
-"""The metrics API: ``/metrics`` in Prometheus text, made at each scrape from the broker's figures."""
+"""The metrics API: ``/metrics`` in Prometheus text, made at each scrape from the broker's figures.
+
+Families of our own (``zts_…``) are there in every mode. TorchServe's names come with them as ``metrics_mode`` says
+(TORCHSERVE.md 3.1): all of them in ``prometheus``, three in ``legacy``, none in ``log``.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from zts.errors import ZtsError
-from zts.http.app import Handler, method_not_allowed
+from zts.http.app import Handler
 from zts.http.exchange import Exchange
 from zts.http.link import BrokerLink
 from zts.http.responses import Answer
+from zts.metrics.definition_file import load_definitions
+from zts.metrics.exposition import Family
+from zts.metrics.exposition import render as render_text
+from zts.metrics.front_end import LEGACY, RecentTimes, front_end_families
+from zts.metrics.registry import empty_families, merged
+from zts.settings import Settings
 
 __all__ = ["Metrics", "families_of", "render"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _TIMEOUT_S: Final = 5.0
-_US: Final = 1e6
-
-# TorchServe's counters have no ``_total`` behind their name, but the library writes it.
-_BARE_COUNTERS: Final = (
-    "Requests2XX",
-    "Requests4XX",
-    "Requests5XX",
-    "ts_queue_latency_microseconds",
-)
 
 Stats = Mapping[str, Any]
 
@@ -38,22 +39,28 @@ class Metrics:
     """Routes of the metrics port.
 
     Args:
+        settings: ``metrics_mode`` and ``metrics_config``.
         link: Way to the broker.
         own_counters: This process's counters, for a scrape without a broker.
+
+    Raises:
+        ConfigError: If ``metrics_config`` cannot be used.
     """
 
-    def __init__(self, link: BrokerLink, own_counters: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, settings: Settings, link: BrokerLink, own_counters: Callable[[], Mapping[str, int]]) -> None:
         self._link = link
         self._own_counters = own_counters
         self._hostname = socket.gethostname()
+        self._mode = settings.metrics_mode
+        self._definitions = load_definitions(settings.metrics_config)
+        self._recent = RecentTimes()
 
     def find(self, method: str, segments: Sequence[str]) -> Handler | None:
         """Return who handles a path of this API."""
         if list(segments) != ["metrics"]:
             return None
-        if method not in ("GET", "HEAD"):
-            raise method_not_allowed()
-        return self._metrics
+        # TorchServe answers whatever the method is; OPTIONS belongs to the API description.
+        return None if method == "OPTIONS" else self._metrics
 
     async def _metrics(self, exchange: Exchange) -> Answer:
         # On the same socket and in this order, so that the broker's sum holds our counts of now.
@@ -64,9 +71,21 @@ class Metrics:
         except ZtsError:
             stats, is_up = {}, False
         http = stats.get("http") or self._own_counters()
-        names = frozenset(value for key, value in parse_qsl(exchange.query) if key == "name[]")
-        families = families_of({**stats, "http": http}, self._hostname, is_up)
-        return Answer(200, render(families, names), CONTENT_TYPE)
+        stats = {**stats, "http": http}
+        asked = [value for key, value in parse_qsl(exchange.query, keep_blank_values=True) if key == "name[]"]
+        names = frozenset(asked) if asked else None
+        text = render_text(self._torchserve_families(stats), names).encode()
+        return Answer(200, text + render(families_of(stats, is_up), names), CONTENT_TYPE)
+
+    def _torchserve_families(self, stats: Stats) -> list[Family]:
+        if self._mode not in ("prometheus", "legacy"):
+            return []
+        self._recent.look(stats)
+        families = empty_families(self._definitions)
+        families.update(front_end_families(stats, self._definitions, self._recent, hostname=self._hostname))
+        if self._mode == "legacy":
+            return [families[name] for name in LEGACY if name in families]
+        return list(merged(families, stats.get("metrics", ())).values())
 
 
 class _Given(Collector):
@@ -77,37 +96,27 @@ class _Given(Collector):
         return self._families
 
 
-def render(families: Iterable[Metric], names: frozenset[str] = frozenset()) -> bytes:
-    """Return the families as Prometheus text, only those in ``names`` if there are any."""
+def render(families: Iterable[Metric], names: frozenset[str] | None = None) -> bytes:
+    """Return the families as Prometheus text, only those in ``names`` unless that is None."""
     registry = CollectorRegistry(auto_describe=False)
-    wanted = [family for family in families if not names or _names_of(family) & names]
+    wanted = [family for family in families if names is None or _names_of(family) & names]
     registry.register(_Given(wanted))
-    text = generate_latest(registry)
-    for name in _BARE_COUNTERS:
-        text = text.replace(f"{name}_total".encode(), name.encode())
-    return text
+    return generate_latest(registry)
 
 
 def _names_of(family: Metric) -> set[str]:
     return {family.name, f"{family.name}_total"} | {sample.name for sample in family.samples}
 
 
-def families_of(stats: Stats, hostname: str, is_up: bool) -> Iterator[Metric]:
-    """Yield all metric families for a reply of ``stats`` (docs/ARCHITECTURE.md).
+def families_of(stats: Stats, is_up: bool) -> Iterator[Metric]:
+    """Yield our own families for a reply of ``stats`` (docs/ARCHITECTURE.md).
 
     Args:
         stats: The reply's body, with the HTTP processes' counters under ``http``.
-        hostname: For TorchServe's labels.
         is_up: Whether the broker answered.
     """
     http = stats.get("http", {})
-    for kind in ("2XX", "4XX", "5XX"):
-        family = CounterMetricFamily(
-            f"Requests{kind}", "Torchserve prometheus counter metric with unit: Count", labels=("Level", "Hostname")
-        )
-        family.add_metric(("Host", hostname), http.get(f"requests_{kind.lower()}", 0))
-        yield family
-    yield from _model_families(stats.get("models", ()), hostname)
+    yield from _model_families(stats.get("models", ()))
     yield _workers(stats.get("workers", ()))
     for name, text, counts in (
         ("zts_broker_events", "Events that the broker counted", stats.get("counters", {})),
@@ -120,22 +129,15 @@ def families_of(stats: Stats, hostname: str, is_up: bool) -> Iterator[Metric]:
     yield GaugeMetricFamily("zts_broker_up", "1 if the broker answered this scrape", value=int(is_up))
 
 
-def _model_families(models: Sequence[Stats], hostname: str) -> Iterator[Metric]:
-    ts_labels = ("model_name", "model_version", "hostname")
-    requests = CounterMetricFamily(
-        "ts_inference_requests", "Torchserve prometheus counter metric with unit: Count", labels=ts_labels
-    )
-    latency = CounterMetricFamily(
-        "ts_queue_latency_microseconds",
-        "Torchserve prometheus counter metric with unit: Microseconds",
-        labels=ts_labels,
-    )
-    for model in models:
-        labels = (str(model["name"]), str(model["version"]), hostname)
-        requests.add_metric(labels, model.get("requests", 0))
-        latency.add_metric(labels, round(model.get("queue_s", {}).get("sum", 0.0) * _US))
-    yield requests
-    yield latency
+def _model_families(models: Sequence[Stats]) -> Iterator[Metric]:
+    for key, name, text in (
+        ("requests", "zts_requests", "Jobs that came for a model version, refused ones included"),
+        ("total_s", "zts_answered_seconds", "Time from arrival to the answer, summed over jobs answered 200"),
+    ):
+        counter = CounterMetricFamily(name, text, labels=("model_name", "model_version"))
+        for model in models:
+            counter.add_metric((str(model["name"]), str(model["version"])), model.get(key, 0))
+        yield counter
     yield _answers(models)
     for key, name, text in (
         ("queued", "zts_queued_jobs", "Jobs that wait for a worker"),

@@ -16,19 +16,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from zts import __version__
 from zts.clock import monotonic
 from zts.errors import ConfigError, ServerError
 from zts.settings import Settings
+from zts.supervisor.banner import banner
 from zts.supervisor.core import Finish
 from zts.supervisor.instance import Instance
 from zts.supervisor.loop import START_TIMEOUT_S, SupervisorLoop
 from zts.supervisor.notify import notifier_of_process
 from zts.supervisor.processes import CommandFor, Console, open_console_file, role_command
 from zts.supervisor.readiness import accepts_connections
-from zts.supervisor.startup_models import Control, ControlFor, models_of_start
+from zts.supervisor.startup_models import Control, ControlFor
 
-__all__ = ["READY_LINE", "StartOptions", "banner", "connect_control", "remembered_command", "start"]
+__all__ = ["READY_LINE", "StartOptions", "connect_control", "remembered_command", "start"]
 
 # TorchServe's launchers wait for exactly this line.
 READY_LINE: Final = "Model server started."
@@ -42,6 +42,7 @@ class StartOptions:
     Attributes:
         foreground: Stay in the terminal until the instance ends.
         command: What ``zts restart`` will want to know; see ``remembered_command``.
+        config_file: What was read, for the banner.
         command_for: Role name → command line; None: the real ones.
         control_for: Makes connections to the broker; None: ``zts.client.control``.
         start_timeout_s: Time for broker, node and HTTP servers to be there.
@@ -49,6 +50,7 @@ class StartOptions:
 
     foreground: bool
     command: Mapping[str, Any]
+    config_file: str = ""
     command_for: CommandFor | None = None
     control_for: ControlFor | None = None
     start_timeout_s: float = START_TIMEOUT_S
@@ -87,7 +89,7 @@ def start(settings: Settings, warnings: Sequence[str], options: StartOptions) ->
         instance.write(instance.command_file, options.command)
         for warning in warnings:
             print(f"zts start: {warning}", file=sys.stderr)
-        print(banner(settings), flush=True)
+        print(banner(settings, options.config_file), flush=True)
         _set_up_logging(settings)
     except BaseException:
         instance.release()
@@ -118,21 +120,6 @@ def _set_up_logging(settings: Settings) -> None:
     from zts.logs import setup_logging
 
     setup_logging(settings, "supervisor")
-
-
-def banner(settings: Settings) -> str:
-    """Return a few lines that say what is started where."""
-    names = [model.name or model.url for model in models_of_start(settings)]
-    rows = {
-        "Inference address": settings.inference_address,
-        "Management address": settings.management_address,
-        "Metrics address": settings.metrics_address,
-        "Model store": settings.model_store or "none",
-        "Models": ", ".join(names) or "none",
-        "Runtime folder": settings.runtime_dir,
-        "Log folder": settings.log_dir or "none (stderr only)",
-    }
-    return "\n".join([f"zts {__version__}", *(f"{key + ':':20}{value}" for key, value in rows.items())])
 
 
 class _Foreground:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from zts.clock import monotonic
 from zts.errors import ServerError
+from zts.http.tokens import remove_key_file
 from zts.supervisor.core import longest_stop_s
 from zts.supervisor.instance import Instance
 
@@ -67,6 +68,7 @@ def stop(instance: Instance, timeout_s: float | None) -> bool:
         finally:
             os.close(pidfd)
     _end_orphans(family)
+    remove_key_file(instance.runtime_dir)
     print("zts has stopped.")
     return True
 

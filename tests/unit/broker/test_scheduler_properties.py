@@ -81,6 +81,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def add_model(self, where: tuple[str, str], shape: tuple[int, float | None, bool | None]) -> None:
         spec = make_spec(*where, *shape)
         known = where in self.models
+        if known:
+            self.tick()  # a full queue hands out jobs within a tick: what was given before follows the old bounds
         self.models[where] = spec
         self.feed(e.ModelChanged(spec) if known else e.ModelAdded(spec))
         for worker_id, worker in self.workers.items():

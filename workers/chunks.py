@@ -1,0 +1,81 @@
+"""Parts of answers that a handler sends ahead of its return value (TORCHSERVE.md 1.6).
+
+``ChunkSink`` stands where TorchServe has the worker's connection, as ``context.cl_socket``: the streaming call finds it
+there. With an ``emit`` it sends each part at once; without one the parts are kept and joined with the last answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from zts.wire.heads import JobHead, ResultHead, pack_result_head
+from zts.wire.messages import Result, WorkItem
+from zts.workers.answers import STREAM_HEADER, make_result
+from zts.workers.context import RequestProcessor
+from zts.workers.rows import Row
+
+__all__ = ["ChunkSink", "Emit", "Request"]
+
+Emit = Callable[[Sequence[Result]], None]
+
+_LATER_HEAD: Final = pack_result_head(ResultHead(headers=[STREAM_HEADER]))
+
+
+class Request(NamedTuple):
+    """One job, ready for the handler."""
+
+    item: WorkItem
+    head: JobHead
+    row: Row
+    processor: RequestProcessor
+
+
+class ChunkSink:
+    """Takes the parts that one call of the handler sends ahead. Used by the thread that runs the call.
+
+    Args:
+        requests: The requests of the call, in their order.
+        emit: Sends rows to the broker at once; None: parts are kept for ``kept``.
+        max_bytes: Largest part.
+    """
+
+    def __init__(self, requests: Sequence[Request], emit: Emit | None, *, max_bytes: int) -> None:
+        self._requests = requests
+        self._emit = emit
+        self._max_bytes = max_bytes
+        self._kept: list[list[Any]] = []
+        self.is_streaming = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ChunkSink:
+        return self
+
+    def send(self, parts: Sequence[Any], code: int = 200) -> None:
+        """Send one part for each request; the first carries the status and headers that are set by then.
+
+        Raises:
+            ValueError: If there is not one part for each request, or one is above ``max_response_size``.
+            Unserialisable: If one has no form on the wire.
+        """
+        if len(parts) != len(self._requests):
+            raise ValueError(f"{len(parts)} chunks for {len(self._requests)} requests: there must be one for each")
+        if self._emit is None:
+            self._kept.append(list(parts))
+            return
+        rows = [self._row(request, part, code) for request, part in zip(self._requests, parts, strict=True)]
+        self.is_streaming = True
+        self._emit(rows)
+
+    def kept(self, index: int) -> Sequence[Any]:
+        """Return the parts of request ``index`` that still have to be sent."""
+        return [parts[index] for parts in self._kept]
+
+    def _row(self, request: Request, part: Any, code: int) -> Result:
+        first = not self.is_streaming
+        made = make_result(request.item.item_id, request.head, part, request.processor, stream=first)
+        if len(made.body) > self._max_bytes:
+            raise ValueError(f"a chunk of {len(made.body)} bytes; max_response_size is {self._max_bytes}")
+        if not first and not request.head.typed:
+            return made._replace(head=_LATER_HEAD)
+        # As for whole answers the handler's own status comes first; the call's code is nearly always 200.
+        return made._replace(status=code) if made.status == 200 and 100 <= code <= 999 else made

@@ -1,0 +1,111 @@
+"""The accepting side of a TLS address: TLS is handed on, plain HTTP is told to use https (TORCHSERVE.md 1.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+from uuid import uuid4
+
+from zts.http.responses import response_head, status_answer
+
+__all__ = ["TlsDoor"]
+
+_HANDSHAKE: Final = 0x16  # first byte of every TLS client
+_PATIENCE_S: Final = 30.0
+_LINGER_S: Final = 2.0
+_MAX_READ_BYTES: Final = 64 * 1024
+_ACCEPTS_PER_WAKE: Final = 128
+_PLAIN_TEXT: Final = "This TorchServe instance only accepts HTTPS requests"
+
+
+class TlsDoor:
+    """Accept connections and look at the first byte that a client sends.
+
+    Args:
+        loop: The running loop.
+        sockets: Listening; they belong to the door.
+        adopt: Gets each connection that begins with TLS, with nothing of it read.
+        cors: Lines of ``cors_lines``.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: Sequence[socket.socket],
+        adopt: Callable[[socket.socket], None],
+        cors: str,
+    ) -> None:
+        self._loop = loop
+        self._adopt = adopt
+        self._cors = cors
+        self._sockets = list(sockets)
+        self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}
+        for sock in self._sockets:
+            sock.setblocking(False)
+            loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def close(self) -> None:
+        """Accept nothing more, and drop who has not said anything yet."""
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._sockets.clear()
+        for connection in list(self._waiting):
+            self._drop(connection)
+
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE):
+            try:
+                connection, _address = sock.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            connection.setblocking(False)
+            self._wait(connection, self._look, _PATIENCE_S)
+
+    def _wait(self, connection: socket.socket, on_readable: Callable[[socket.socket], None], limit_s: float) -> None:
+        self._waiting[connection] = self._loop.call_later(limit_s, self._drop, connection)
+        self._loop.add_reader(connection.fileno(), on_readable, connection)
+
+    def _leave(self, connection: socket.socket) -> None:
+        self._waiting.pop(connection).cancel()
+        self._loop.remove_reader(connection.fileno())
+
+    def _drop(self, connection: socket.socket) -> None:
+        self._leave(connection)
+        connection.close()
+
+    def _look(self, connection: socket.socket) -> None:
+        try:
+            first = connection.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            first = b""
+        if not first:
+            self._drop(connection)
+            return
+        self._leave(connection)
+        if first[0] == _HANDSHAKE:
+            self._adopt(connection)
+            return
+        answer = status_answer(_PLAIN_TEXT, 403)
+        head = response_head(answer, str(uuid4()), len(answer.body), close=True, cors=self._cors)
+        with contextlib.suppress(OSError):
+            connection.recv(_MAX_READ_BYTES)
+            connection.send(head + answer.body)
+            connection.shutdown(socket.SHUT_WR)
+        # Unread bytes at closing would reset the connection before the client has read the answer.
+        self._wait(connection, self._swallow, _LINGER_S)
+
+    def _swallow(self, connection: socket.socket) -> None:
+        try:
+            more = connection.recv(_MAX_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        if not more:
+            self._drop(connection)
