@@ -2,8 +2,8 @@
 
     python benchmarks/beside_torchserve.py --torchserve VENV/bin/torchserve [--duration 4] [--rounds 3]
 
-A no-op handler, batch size 64, 100-byte bodies, one worker. Each server runs alone; REST load comes from wrk (2 threads on
-the same cores as the server), ZeroMQ load from ``zts bench``. Prints a Markdown table of medians over the rounds.
+A no-op handler, batch size 64, 100-byte bodies, one worker. Each server runs alone; the load comes from ``zts bench``
+on the same cores (or from wrk, ``--load wrk``). Prints a Markdown table of medians over the rounds.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def wait_until_served(url: str, timeout_s: float = 90) -> None:
 @contextlib.contextmanager
 def torchserve(command: str, folder: Path) -> Iterator[str]:
     """Run the real one on its own ports."""
-    ports = "inference_address=http://127.0.0.1:18080\nmanagement_address=http://127.0.0.1:18081\n"
-    ports += "metrics_address=http://127.0.0.1:18082\ngrpc_inference_port=17070\ngrpc_management_port=17071\n"
+    ports = "inference_address=http://127.0.0.1:47180\nmanagement_address=http://127.0.0.1:47181\n"
+    ports += "metrics_address=http://127.0.0.1:47182\ngrpc_inference_port=47170\ngrpc_management_port=47171\n"
     (folder / "ts.properties").write_text(ports + "default_workers_per_model=1\njob_queue_size=2000\n")
     env = {**os.environ, "PATH": f"{Path(command).parent}:{os.environ['PATH']}", "LOG_LOCATION": str(folder / "tslogs")}
     env["TEMP"] = str(folder)
@@ -77,8 +77,8 @@ def torchserve(command: str, folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_until_served("http://127.0.0.1:18080/predictions/noop")
-        yield "http://127.0.0.1:18080"
+        wait_until_served("http://127.0.0.1:47180/predictions/noop")
+        yield "http://127.0.0.1:47180"
     finally:
         subprocess.run([command, "--stop"], env=env, cwd=folder, capture_output=True, timeout=60)
         process.terminate()
@@ -89,17 +89,26 @@ def torchserve(command: str, folder: Path) -> Iterator[str]:
 def zts(folder: Path) -> Iterator[tuple[str, str]]:
     """Run ours with logging, metrics and deadlines on."""
     run = folder / "run"
-    flags = ["--foreground", "--model-store", str(folder), "--models", "noop.mar", "--runtime-dir", str(run)]
+    flags = [
+        "--foreground",
+        "--disable-token-auth",
+        "--model-store",
+        str(folder),
+        "--models",
+        "noop.mar",
+        "--runtime-dir",
+        str(run),
+    ]
     flags += [
         f"--{n}-address=http://127.0.0.1:{p}"
-        for n, p in (("inference", 28080), ("management", 28081), ("metrics", 28082))
+        for n, p in (("inference", 47280), ("management", 47281), ("metrics", 47282))
     ]
     process = subprocess.Popen(
-        [*ZTS, "start", *flags], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*ZTS, "start", *flags], cwd=folder, stdout=(folder / "zts.log").open("w"), stderr=subprocess.STDOUT
     )
     try:
-        wait_until_served("http://127.0.0.1:28080/predictions/noop")
-        yield "http://127.0.0.1:28080", f"ipc://{run}/client.ipc"
+        wait_until_served("http://127.0.0.1:47280/predictions/noop")
+        yield "http://127.0.0.1:47280", f"ipc://{run}/client.ipc"
     finally:
         process.terminate()
         process.wait(60)
@@ -107,7 +116,16 @@ def zts(folder: Path) -> Iterator[tuple[str, str]]:
 
 def wrk(url: str, connections: int, duration_s: float, script: Path) -> tuple[float, float]:
     """Return requests/s and p50 in ms; refuse runs with errors."""
-    command = ["wrk", "-t", str(min(2, connections)), "-c", str(connections), "-d", f"{duration_s}s", "--latency"]
+    command = [
+        "wrk",
+        "-t",
+        str(min(2, connections)),
+        "-c",
+        str(connections),
+        "-d",
+        f"{max(1, round(duration_s))}s",
+        "--latency",
+    ]
     out = subprocess.run(
         [*command, "-s", str(script), f"{url}/predictions/noop"], capture_output=True, text=True, check=True
     ).stdout
@@ -120,12 +138,12 @@ def wrk(url: str, connections: int, duration_s: float, script: Path) -> tuple[fl
     return float(rate[1]), float(half[1]) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[half[2]]
 
 
-def bench(address: str, in_flight: int, duration_s: float) -> tuple[float, float]:
-    """Return requests/s and p50 in ms of ``zts bench`` over ZeroMQ."""
+def bench(path: str, address: str, in_flight: int, duration_s: float) -> tuple[float, float]:
+    """Return requests/s and p50 in ms of ``zts bench``; ``path`` is ``--rest`` or ``--zmq``."""
     flags = [
         "--model",
         "noop",
-        "--zmq",
+        path,
         address,
         "--concurrency",
         str(in_flight),
@@ -148,7 +166,14 @@ def main() -> None:
     parser.add_argument("--duration", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--delay", type=int, default=1, help="maxBatchDelay in ms")
+    parser.add_argument("--load", choices=["zts", "wrk"], default="zts", help="what sends the REST requests")
     args = parser.parse_args()
+
+    def rest(url: str, count: int, duration_s: float) -> tuple[float, float]:
+        if args.load == "wrk":
+            return wrk(url, count, duration_s, script)
+        return bench("--rest", url, count, duration_s)
+
     folder = Path(tempfile.mkdtemp(prefix="zts-b-"))
     pack(folder, args.delay)
     script = folder / "post.lua"
@@ -161,15 +186,15 @@ def main() -> None:
             print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
             if args.torchserve:
                 with torchserve(args.torchserve, folder) as url:
-                    wrk(url, 16, 2, script)
+                    rest(url, 16, 2)
                     for count in CONCURRENCY:
-                        seen.setdefault(("TorchServe REST", count), []).append(wrk(url, count, args.duration, script))
+                        seen.setdefault(("TorchServe REST", count), []).append(rest(url, count, args.duration))
             with zts(folder) as (url, address):
-                wrk(url, 16, 1, script)
+                rest(url, 16, 1)
                 for count in CONCURRENCY:
-                    seen.setdefault(("zts REST", count), []).append(wrk(url, count, args.duration, script))
+                    seen.setdefault(("zts REST", count), []).append(rest(url, count, args.duration))
                 for count in CONCURRENCY:
-                    seen.setdefault(("zts ZeroMQ", count), []).append(bench(address, count, args.duration))
+                    seen.setdefault(("zts ZeroMQ", count), []).append(bench("--zmq", address, count, args.duration))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     names = list(dict.fromkeys(name for name, _ in seen))

@@ -80,9 +80,16 @@ class ModelEntry:
         self.spec = spec
         self.lanes = (HIGH, _CLASSES[spec.priority], LOW)
         self.client_timeout_s = spec.client_timeout_s
-        self.queue.max_count = spec.job_queue_size
+        # With tickets every job asks for room.
+        self.queue.max_count = 0 if spec.use_job_ticket else spec.job_queue_size
         self.queue.max_bytes = spec.job_queue_bytes
         self.pool.configure(spec)
+
+    def has_room(self, size: int) -> bool:
+        """Say whether a job of ``size`` bytes may come in, once all that a worker takes at once has gone to it."""
+        if self.spec.use_job_ticket:
+            return not self.queue.count and self.pool.is_any_idle()
+        return not self.queue.is_full(size)
 
     def is_hopeless(self) -> bool:
         """Say whether no worker is there and none will come."""
@@ -98,6 +105,9 @@ class ModelEntry:
     def queue_full_text(self) -> str:
         """Return the sentence for a job that the queue refuses."""
         queue = self.queue
+        if self.spec.use_job_ticket:
+            name, version = self.spec.name, self.spec.version
+            return f"No worker of model {name} version {version} is idle, and its useJobTicket lets no job wait."
         which = f"{queue.count} jobs wait for model {self.spec.name} version {self.spec.version}"
         if queue.count >= queue.max_count:
             return f"Queue full: {which}, its job_queue_size is {queue.max_count}. Try again later."

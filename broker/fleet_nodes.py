@@ -117,7 +117,10 @@ class Nodes:
     def beat(self, node: Node, beat: Beat, now: float) -> None:
         """Take a node's beat: it lives, and so do the processes that it names."""
         self._heard(node, now)
-        node.load = _take_metrics(node, beat.info)
+        info = _take_metrics(node, beat.info)
+        if not info and beat.info:
+            return  # between two beats: metrics that just changed
+        node.load = info
         if node.is_stopping != (beat.info.get("stopping") is True):
             node.is_stopping = not node.is_stopping
             self.all_changed()

@@ -216,6 +216,10 @@ class WorkerPool:
         if load < worker.credit:
             self._loads.put(worker, load)
 
+    def is_any_idle(self) -> bool:
+        """Say whether a worker holds nothing, or is about to get a batch that takes more."""
+        return self._loads.lowest() == 0 or (self._open is not None and bool(self._open.out))
+
     def is_prefetching(self) -> bool:
         """Say whether a busy worker may get its next batch: as the user set it, else if batches are short."""
         if self._prefetch is None:

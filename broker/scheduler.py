@@ -135,7 +135,7 @@ class Scheduler:
         # The bound is for jobs that wait. Within a tick also those stand in the queue that a worker takes at once.
         self._book.expire(now)
         self._dispatch(entry, now)
-        return not entry.queue.is_full(size)
+        return entry.has_room(size)
 
     def _on_outcomes_arrived(self, event: e.OutcomesArrived, now: float) -> list[e.Action]:
         worker = self._workers.get(event.worker_id)

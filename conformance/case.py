@@ -74,7 +74,7 @@ class Run:
     ready: tuple[str, ...] | None = None
     # Only these files of the store; default: all.
     only: tuple[str, ...] = ()
-    # "pem", "p12" or "own" (https without any file: the server makes its certificate).
+    # "pem" or "p12". https without any file is not asked: TorchServe 0.12 cannot make a certificate on Java 17.
     tls: str = ""
     unix: bool = False
     flags: tuple[str, ...] = ("--ncs",)

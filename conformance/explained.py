@@ -36,8 +36,31 @@ class Explained:
 
 
 _NEW: Final = r"\(absent\)"
+
+
+def _whole(cases: str, why: str, status: str, body: str) -> tuple[Explained, ...]:
+    """Another answer altogether: zts' status, and a regular expression for its body."""
+    follow = ("reason", "closes", "header:connection", "header:content-type")
+    return (
+        Explained(cases, "status", why, zts=status),
+        *(Explained(cases, field, why) for field in follow),
+        Explained(cases, "body*", why, zts=body),
+        Explained(cases, "outcome", why, zts=f"answer {status} {body}"),
+    )
+
+
+def _message(cases: str, why: str, torchserve: str, zts: str) -> Explained:
+    """The same status and type; only the message says more."""
+    return Explained(cases, "body.message", why, f'"{torchserve}', f'"{zts}')
+
+
 _CLOSES: Final = "better: a client that asks for the connection to be closed gets it closed, as HTTP has it"
 _CAUSE: Final = "better: the message goes on with the cause"
+_BAD_JSON: Final = r".*BadRequestException.*"
+_NO_WORKER: Final = r"Model .* has no worker to serve .*"
+_TRIED: Final = "better: the job was tried again in another worker, and the text says so"
+_LIKE_A_TEXT: Final = "better: bytes that are JSON are read as JSON, as with kserve"
+_NO_ARCHIVE: Final = "better: what is no archive is called so"
 
 EXPLAINED: Final = (
     Explained(
@@ -48,51 +71,103 @@ EXPLAINED: Final = (
         zts=r"application/json|text/plain; charset=utf-8|application/octet-stream",
     ),
     # 1.1
-    Explained("*request-id", "body.headers.x-request-id", "better: a sane id of the client's is kept"),
-    *(Explained("connection-close", field, _CLOSES) for field in ("closes", "header:connection")),
-    *(Explained("http-1-0*", field, _CLOSES) for field in ("closes", "header:connection")),
-    *(Explained("*-http-get", field, _CLOSES) for field in ("closes", "header:connection")),
-    Explained(
-        "absolute-url",
-        "*",
-        "better: HTTP/1.1 servers must take an absolute request target",
-        zts=".*Healthy.*|200|OK|False|keep-alive",
+    *(
+        Explained(cases, field, _CLOSES)
+        for cases in ("connection-close", "http-1-0*", "*-http-get")
+        for field in ("closes", "header:connection")
     ),
+    *_whole("absolute-url", "better: an HTTP/1.1 server must take an absolute target", "200", ".*Healthy.*"),
+    # 1.2
+    Explained("*api*", "body.paths get /metrics", "A11: it is described on the port that serves it", zts=_NEW),
+    Explained("*description*", "body.paths get /metrics", "A11: it is described on the port that serves it", zts=_NEW),
+    Explained("*options*", "body.paths get /metrics", "A11: it is described on the port that serves it", zts=_NEW),
     # 1.3
+    *_whole(
+        "form-empty-name", "better: a mistake in the request is a 400 that says what is wrong", "400", ".*empty name.*"
+    ),
+    # 1.4
     Explained(
-        "form-empty-name",
-        "*",
-        "better: a mistake in the request is a 400 that says what is wrong",
-        zts="400|Bad Request|.*empty name.*",
+        "status-304", "header:content-length", "better: no length is given for a body that HTTP forbids", zts=_NEW
     ),
     # 1.5
-    Explained("header-number", "*", "A24", zts=r"200||False|keep-alive|5|ok|text/plain.*"),
-    Explained("exit", "body.message", "better: the job was tried again, the text says so", zts=r'"Worker died\..*"'),
-    Explained("kill", "body.message", "better: the job was tried again, the text says so", zts=r'"Worker died\..*"'),
+    *_whole("header-number", "A24", "200", "ok"),
+    Explained("header-number", "header:x-number", "A24", zts="5"),
+    _message("exit*", _TRIED, "Worker died.*", r"Worker died\. .*2 workers.*"),
+    _message("kill", _TRIED, "Worker died.*", r"Worker died\. .*2 workers.*"),
+    _message("response-timeout", _TRIED, "Worker died.*", r"Worker died\. .*"),
+    _message(
+        "answer-too-big", "better: the cause is named and the worker goes on", "Worker died.*", ".*max_response_size.*"
+    ),
+    _message("no-worker*", "A2", _NO_WORKER, _NO_WORKER),
+    _message("queue-full", "A2", _NO_WORKER, _NO_WORKER + "Queue full.*"),
+    _message("no-ticket", "A2", _NO_WORKER, _NO_WORKER),
+    *_whole("client-timeout", "A1", "408", ".*RequestTimeoutException.*"),
+    *_whole("unregister-in-flight", "A1", "200", "slept"),
     Explained(
-        "answer-too-big",
-        "body.message",
-        "better: the cause is named and the worker goes on",
-        zts=".*max_response_size.*",
+        "prediction-exception-418",
+        "reason",
+        "better: the phrase that HTTP's list has",
+        "Client Error .418.",
+        "I'm a Teapot",
+    ),
+    Explained(
+        "expect-too-big", "closes", "better: the body that may still come is not read as a request", "False", "True"
+    ),
+    *_whole("http-2", "better: a version that this port does not speak is refused", "400", ".*Invalid HTTP message.*"),
+    *_whole(
+        "bad-percent",
+        "better: no text of Java's; 404 with the name as it was sent",
+        "404",
+        ".*ModelNotFoundException.*",
     ),
     # 2
-    Explained("*", "body*.batchPolicy", "better: field of ours, beside", torchserve=_NEW),
-    Explained("*", "body*.priority", "better: field of ours, beside", torchserve=_NEW),
+    Explained("*", "body*.batchPolicy", "better: a field of ours, beside", torchserve=_NEW),
+    Explained("*", "body*.priority", "better: a field of ours, beside", torchserve=_NEW),
     Explained("*", "body*.workers.*.state", "A12", torchserve=_NEW),
-    Explained(
-        "register-*",
-        "body.message",
-        _CAUSE,
-        torchserve='"Failed to start.*"',
-        zts=r'"Failed to start workers for .*\. Cause: .*',
+    *_whole("m-set-default-get", "better: GET of a route that only takes PUT", "405", ".*MethodNotAllowedException.*"),
+    _message("register-*", _CAUSE, "Failed to start.*", r"Failed to start workers for .*\. Cause: .*"),
+    _message("register-*", _CAUSE, "Failed to download.*", r"Failed to download archive from: .*\. Cause: .*"),
+    _message("scale-fails", _CAUSE, "Failed to start.*", r"Failed to start workers for .*\. Cause: .*"),
+    *_whole("register-json-broken", "A9", "400", _BAD_JSON),
+    *_whole("register-json-empty", "A9", "400", _BAD_JSON),
+    Explained("describe-json-no-delay", "body.0.maxBatchDelay", "A9", "-10000", "100"),
+    *_whole("describe-runtime-error", "A10", "404", ".*ModelNotFoundException.*"),
+    *_whole("describe-memory-error", "A10", "404", ".*ModelNotFoundException.*"),
+    *_whole("register-corrupt", _NO_ARCHIVE, "500", ".*Failed to save model: corrupt.mar.*"),
+    *_whole("register-http-text", _NO_ARCHIVE, "500", ".*Failed to save model: .*text.mar.*"),
+    _message(
+        "register-no-manifest",
+        "better: the text says what to give",
+        "Model name is not defined.*",
+        ".*names no handler.*",
     ),
-    Explained("scale-fails", "body.message", _CAUSE, zts=r'"Failed to start workers for .*\. Cause: .*'),
-    Explained("register-json-broken", "*", "A9", zts=r"400|Bad Request|.*BadRequestException.*"),
-    Explained("register-json-empty", "*", "A9", zts=r"400|Bad Request|.*BadRequestException.*"),
-    Explained("describe-json-no-delay", "body.0.maxBatchDelay", "A9", torchserve="-10000", zts="100"),
-    Explained("describe-runtime-error", "*", "A10", zts=r"404|Not Found|True|close|.*ModelNotFoundException.*"),
-    Explained("scale-min-negative", "*", "A8", zts=r"400|Bad Request|.*min_worker cannot be less than 0.*"),
-    Explained("list-zero", "*", "A13", zts=r'\(absent\)|\[\{"modelName".*'),
+    *_whole(
+        "register-no-manifest-handler",
+        "better: named after its file, as the page has it",
+        "200",
+        ".*nomanifest.*registered.*",
+    ),
+    *_whole("describe-no-manifest", "better: named after its file, as the page has it", "200", ".*nomanifest.*"),
+    *_whole("register-absolute-folder", "A21", "404", ".*ModelNotFoundException.*"),
+    *_whole("register-name-blank", "A21", "400", ".*not valid.*"),
+    *_whole("register-name-slash", "A21", "400", ".*not valid.*"),
+    *_whole("scale-min-negative", "A8", "400", ".*min_worker cannot be less than 0.*"),
+    Explained(
+        "scale-between", "body.status", "better: the number of workers that there are", ".* 1 for .*", ".* 2 for .*"
+    ),
+    Explained("customized-all", "body*.customizedMetadata", "A26", torchserve=_NEW),
+    Explained("customized-*", "reason", "better: the usual phrase", "", "OK"),
+    Explained("mnist-describe", "reason", "better: the usual phrase", "", "OK"),
+    Explained("list-zero", "*", "A13", zts=r"\(absent\)|\[\{\"modelName.*"),
+    # 3
+    Explained("*", "line *zts_*", "better: metrics of ours, beside", torchserve=_NEW),
+    # 8
+    *_whole("envelope-json-bytes", _LIKE_A_TEXT, "200", r".*predictions.*"),
+    _message(
+        "envelope-json-empty", "better: the true cause", "Prediction failed.*", "number of batch response mismatched.*"
+    ),
+    # 10
+    Explained("key-file", "body-text", "better: the file ends in a newline"),
 )
 
 

@@ -93,6 +93,8 @@ def download(
     except FileExistsError:
         raise _exists(target) from None
     except (OSError, ValueError, http.client.HTTPException) as exc:
+        if isinstance(exc, urllib.error.HTTPError):
+            exc.close()  # it holds the connection
         raise DownloadFailed(f"Failed to download archive from: {url}. Cause: {_cause(exc)}") from None
     finally:
         if partial:
@@ -122,7 +124,11 @@ class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
-        check_allowed(newurl, self._patterns)
+        try:
+            check_allowed(newurl, self._patterns)
+        except ModelNotFound:
+            fp.close()  # nobody else will
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 

@@ -6,6 +6,8 @@ once.
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import logging
 import os
@@ -100,7 +102,7 @@ def _start(module: Any, name: HandlerName, context: Context, options: WorkerOpti
     function = find_function(module, name.function)
     if function is not None:
         with _phase(f"initialising function {getattr(function, '__name__', 'handle')!r} of handler {name.module!r}"):
-            function(None, context)
+            _settled(function(None, context))
         return _service(function, context, options, isolate_errors=isolate)
     with _phase(f"finding the class of handler {name.module!r}"):
         try:
@@ -110,7 +112,7 @@ def _start(module: Any, name: HandlerName, context: Context, options: WorkerOpti
             raise ValueError(f"{missing}{exc}") from None
     with _phase(f"initialising class {cls.__name__!r} of handler {name.module!r}"):
         handler = cls()
-        handler.initialize(context)
+        _settled(handler.initialize(context))
     # Requests of a handler that is all ours are known to be independent: a bad one need not fail its batch.
     isolate = isolate or cls.__module__.startswith(_BUILT_IN_PACKAGE)
     return _service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
@@ -135,6 +137,16 @@ def _service(
 def _metrics(options: WorkerOptions) -> Metrics:
     output = MetricOutput() if options.print_metrics else None
     return Metrics(options.spec.name, output=output, defined=options.model_metrics)
+
+
+def _settled(result: Any) -> None:
+    """Wait for the initialisation of a handler that is a coroutine."""
+    if inspect.isawaitable(result):
+
+        async def wait() -> None:
+            await result
+
+        asyncio.run(wait())
 
 
 def _handle_of(handler: Any) -> Any:

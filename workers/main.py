@@ -88,6 +88,8 @@ def _prepare_process(options: WorkerOptions) -> None:
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, threads)
     os.environ["ZTS_CPU_THREADS"] = threads
+    # Idle OpenMP threads that spin take the cores from the broker and the HTTP server: p99 was 150 ms instead of 20.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True)  # the node agent reads lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -31,11 +32,11 @@ class MetricOutput:
         self._lock = threading.Lock()
         self._waiting = b""
         self.dropped = 0
-        try:
-            # A new description of the same pipe: O_NONBLOCK on ``fd`` itself would make handlers' print() fail.
-            self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC)
-        except OSError:
-            self._fd = fd  # a socket or a file that was deleted: writing may wait there
+        self._fd = fd
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                # A new description of the same pipe: O_NONBLOCK on ``fd`` itself would make handlers' print() fail.
+                self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def __call__(self, lines: Sequence[str]) -> None:
         """Write ``lines``, each with a line end."""

@@ -293,7 +293,7 @@ class Metrics:
     def __deepcopy__(self, memo: dict[int, Any]) -> Metrics:
         # A copied context has request ids of its own, and the worker's metrics.
         copied = object.__new__(Metrics)
-        copied.__dict__.update(self.__dict__)
+        copied.__dict__.update(self.__dict__, _waiting=[])
         return copied
 
     # ------------------------------------------------------------ inside

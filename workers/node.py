@@ -15,6 +15,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,7 @@ from zts.settings import Settings
 from zts.wire import messages as m
 from zts.wire.frames import Role
 from zts.workers import agent_events as ev
+from zts.workers import environments
 from zts.workers.agent import Agent
 from zts.workers.figures import Figures, cpu_cores, find_gpus
 from zts.workers.node_link import BrokerLink
@@ -154,7 +156,7 @@ class Node:
         now = monotonic()
         deadline = min(self._link.next_deadline(), self._agent.next_deadline() or self._link.next_deadline())
         if self._link.is_welcome:
-            deadline = min(deadline, self._beat_due)
+            deadline = min(deadline, self._beat_due, self._metrics.next_deadline() or self._beat_due)
         ready = dict(self._poller.poll(max(0, round((deadline - now) * 1000) + 1)))
         if self._wake_read in ready:
             self._woken()
@@ -174,6 +176,8 @@ class Node:
         while self._stops_told < self._stops_asked:
             self._stops_told += 1
             _log.info("stopping%s", " at once" if self._stops_told > 1 else ": workers finish what they hold")
+            if self._link.is_welcome:
+                self._beat(self._beat_info())  # it says "stopping", so that the broker places nothing new here
             self._feed(ev.StopAsked())
         for done in self._store.take():
             self._prepared(done)
@@ -188,10 +192,16 @@ class Node:
             self._feed(ev.TimePassed())
         if self._link.is_welcome and now >= self._beat_due:
             self._beat_due = now + self._heartbeat_s
-            if not self._link.send(m.Beat(self.node_id, self._epoch, self._beat_info())):
-                self._metrics.forget_told()
+            self._beat(self._beat_info())
+        metrics_due = self._metrics.next_deadline()
+        if self._link.is_welcome and metrics_due is not None and now >= metrics_due:
+            self._beat({})
 
     # ------------------------------------------------------------ what we say
+
+    def _beat(self, info: dict[str, Any]) -> None:
+        if not self._link.send(m.Beat(self.node_id, self._epoch, {**info, **self._metrics.beat_info()})):
+            self._metrics.forget_told()
 
     def _hello(self) -> m.Hello:
         info = {
@@ -215,9 +225,10 @@ class Node:
             }
             for worker_id, (epoch, pid) in self._processes.living().items()
         }
-        self._pids = [word["pid"] for word in workers.values()]
+        self._pids = [pid for _, pid in self._processes.living().values()]
         gpus = [gpu.name for gpu in self._gpus]
-        return {"workers": workers, "gpus": gpus, **self._figures.host(), **self._metrics.beat_info()}
+        stopping = {"stopping": True} if self._stops_told else {}
+        return {"workers": workers, "gpus": gpus, **stopping, **self._figures.host()}
 
     # ------------------------------------------------------------ what we hear
 
@@ -343,6 +354,9 @@ class Node:
             started_at=monotonic(),
         )
         try:
+            environment = environments.find(Path(order.model_dir), settings)
+            if environment is not None:
+                options = replace(options, site_dir=environment.site_dir, python=environment.python)
             gpu = None if order.gpu_id is None else self._gpus[order.gpu_id]
             env = worker_environment(
                 options,

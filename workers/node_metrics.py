@@ -23,6 +23,9 @@ from zts.workers.host_metrics import HostMetrics
 __all__ = ["NodeMetrics"]
 
 _log = logging.getLogger("zts.node")
+# A change is told soon, so that a scrape after a request shows it, but not each one alone.
+_GATHER_S: Final = 0.02
+_TELL_EVERY_S: Final = 0.25
 _LOGGERS: Final = {MODEL: logging.getLogger("zts.model_metrics"), SERVER: logging.getLogger("zts.ts_metrics")}
 
 
@@ -49,6 +52,8 @@ class NodeMetrics:
         self._limited = LimitedLog()
         self.model_metrics = [row.to_row() for row in definitions.of_group(MODEL)]
         self._is_told_all = False
+        self._due: float | None = None
+        self._told_at = 0.0
         self._host: HostMetrics | None = None
         if not settings.disable_system_metrics and settings.metric_time_interval_s > 0:
             self._host = HostMetrics(
@@ -92,6 +97,8 @@ class NodeMetrics:
         hostname = seen.hostname or self._hostname
         if not self._is_logged:
             self._registry.record(accepted, seen.kind, hostname)
+            if self._due is None:
+                self._due = max(monotonic() + _GATHER_S, self._told_at + _TELL_EVERY_S)
             return
         line = log_line(
             accepted.name,
@@ -104,6 +111,10 @@ class NodeMetrics:
         )
         _LOGGERS[accepted.group].info("%s", line)
 
+    def next_deadline(self) -> float | None:
+        """Return when ``beat_info`` has something to tell; None: nothing changed."""
+        return self._due
+
     def forget_told(self) -> None:
         """There is a new broker, or a new connection: tell it everything with the next beat."""
         self._is_told_all = False
@@ -115,6 +126,7 @@ class NodeMetrics:
         """
         if self._is_logged:
             return {}
+        self._due, self._told_at = None, monotonic()
         if not self._is_told_all:
             self._is_told_all = True
             return {"metrics": self._registry.all_families(), "metrics_all": True}

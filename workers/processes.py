@@ -56,7 +56,16 @@ OnMetrics = Callable[[Sequence[str], str], None]
 def worker_command(options: WorkerOptions) -> list[str]:
     """Return the command line of a worker; its flags are for people who read ``ps``."""
     spec = options.spec
-    command = [sys.executable, "-m", "zts", "worker", "--model-name", spec.name, "--model-version", spec.version]
+    command = [
+        options.python or sys.executable,
+        "-m",
+        "zts",
+        "worker",
+        "--model-name",
+        spec.name,
+        "--model-version",
+        spec.version,
+    ]
     return [*command, "--worker-id", options.worker_id]
 
 

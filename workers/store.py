@@ -6,10 +6,12 @@ What is done is put into a list that the loop takes after it was woken; nothing 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from zts.archive.unpack import PARTIAL_PREFIX
 from zts.errors import BadArchive, BadRequest, Conflict, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
+from zts.workers import environments
 from zts.workers.download import check_allowed, download, file_name, is_url
 
 __all__ = ["ModelStore", "Prepared", "check_url", "locate"]
@@ -124,8 +127,18 @@ class ModelStore:
         self._orders.put(lambda: self._fetch(ticket, spec))
 
     def remove(self, name: str, version: str) -> None:
-        """Order: delete the unpacked files of a model version, unless another one uses them too."""
-        self._orders.put(lambda: self._remove(name, version))
+        """Forget a model version at once, and order its unpacked files deleted, unless another one uses them too.
+
+        What was fetched for it is gone when this returns: the next registration may be of the same address.
+        """
+        with self._lock:
+            folders = [folder for folder, users in self._users.items() if (name, version) in users]
+            fetched = self._fetched.pop((name, version), None)
+            unused = [trash for folder in folders if (trash := self._drop(folder, (name, version))) is not None]
+        if fetched is not None:
+            _delete(fetched)
+        for trash in unused:
+            self._orders.put(functools.partial(_remove_tree, trash))
 
     def take(self) -> list[Prepared]:
         """Return what is done, oldest first."""
@@ -158,6 +171,7 @@ class ModelStore:
                     model_name_hint=_name_of(path),
                     gpu_count=self._gpu_count,
                 )
+                environments.ensure(folder, model=spec.name, settings=self._settings)
                 self._use(folder, (spec.name, spec.version), path if fetched else None)
                 fetched = False
             finally:
@@ -176,6 +190,7 @@ class ModelStore:
             folder = self._unpack(path, user, spec.url)
             if fetched:
                 self._use(folder, user, path)
+            environments.ensure(folder, model=spec.name, settings=self._settings)
             return Prepared(ticket=ticket, url=spec.url, model_dir=str(folder))
 
         return self._guarded(ticket, spec.url, read)
@@ -238,29 +253,36 @@ class ModelStore:
     def _leave(self, folder: Path, user: object) -> None:
         """Give up a folder; the last user's going deletes it."""
         with self._lock:
-            users = self._users[folder]
-            users.discard(user)
-            if users:
-                return
-            del self._users[folder]
-            # Folders of the model store are used in place and are not ours to delete.
-            if folder.is_relative_to(self._models_dir):
-                top = self._models_dir / folder.relative_to(self._models_dir).parts[0]
-                shutil.rmtree(top, ignore_errors=True)
+            trash = self._drop(folder, user)
+        if trash is not None:
+            _remove_tree(trash)
 
-    def _remove(self, name: str, version: str) -> None:
-        with self._lock:
-            folders = [folder for folder, users in self._users.items() if (name, version) in users]
-            fetched = self._fetched.pop((name, version), None)
-        for folder in folders:
-            self._leave(folder, (name, version))
-        if fetched is not None:
-            _delete(fetched)
+    def _drop(self, folder: Path, user: object) -> Path | None:
+        """Take a user off a folder; return what has to be deleted when it was the last one. Under the lock."""
+        users = self._users[folder]
+        users.discard(user)
+        if users:
+            return None
+        del self._users[folder]
+        # Folders of the model store are used in place and are not ours to delete.
+        if not folder.is_relative_to(self._models_dir):
+            return None
+        top = self._models_dir / folder.relative_to(self._models_dir).parts[0]
+        trash = top.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
+        try:
+            top.rename(trash)  # whoever unpacks the same archive again does not wait for the deletion
+        except OSError:
+            return None
+        return trash
 
     def _sweep(self) -> None:
         """Remove what an earlier agent left half unpacked."""
         for path in self._models_dir.glob(f"{PARTIAL_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_tree(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _delete(path: Path) -> None:

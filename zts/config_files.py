@@ -49,10 +49,11 @@ def read_config_file(args: argparse.Namespace, environ: Mapping[str, str], *, sn
     Raises:
         ConfigError: If the file is missing, cannot be read, or needs a variable that is not set.
     """
-    path = environ.get("TS_CONFIG_FILE") or getattr(args, "ts_config", None)
+    variable = environ.get("TS_CONFIG_FILE")
+    path = variable or getattr(args, "ts_config", None)
     if path is not None:
         if not Path(path).is_file():
-            raise ConfigError(f"--ts-config file not found: {path}")
+            raise ConfigError(f"{'TS_CONFIG_FILE' if variable else '--ts-config'} file not found: {path}")
         return _read(path, environ)
     folder = log_folder(args, environ)
     if snapshots and folder and not getattr(args, "ncs", False):
@@ -94,15 +95,17 @@ def _read(path: str, environ: Mapping[str, str], source: str = "file") -> Config
 
 
 def _key_warnings(path: str, values: Mapping[str, Origin]) -> list[str]:
-    """Return one line for each key that zts does not act on."""
-    warnings = []
+    """Return one line for all of Java's keys, one for each reason of what comes later, one for each unknown key."""
+    groups: dict[str, list[str]] = {}
+    unknown = []
     for key, origin in values.items():
-        where = f"{path}, line {origin.line}: {key}"
+        where = f"{key} (line {origin.line})"
         if key in JAVA:
-            warnings.append(f"{where} concerns TorchServe's JVM only and is ignored: {JAVA[key]}")
+            groups.setdefault("for TorchServe's JVM only, which zts has not", []).append(where)
         elif key in LATER:
-            warnings.append(f"{where} is known, but this version of zts does not act on it yet: {LATER[key]}")
+            groups.setdefault(f"known, but zts does not act on it yet: {LATER[key]}", []).append(where)
         elif key not in KEYS and key not in META:
             near = nearest_key(key)
-            warnings.append(f"{where} is no known key and ignored" + (f"; did you mean {near}?" if near else ""))
-    return warnings
+            unknown.append(f"no known key and ignored: {where}" + (f"; did you mean {near}?" if near else ""))
+    lines = [f"{what}: {', '.join(keys)}" for what, keys in groups.items()]
+    return [f"{path}: {line}" for line in (*lines, *unknown)]

@@ -112,7 +112,7 @@ _OURS: Final[Mapping[str, Key]] = {
 }
 KEYS: Final[Mapping[str, Key]] = {**_TORCHSERVE, **_OURS}
 
-_GRPC: Final = "this version of zts has no gRPC yet"
+_GRPC: Final = "gRPC comes later"
 _XEON: Final = "zts sets each worker's threads itself (zts_cpu_threads)"
 # Known, and not acted on yet; each start that sets one of them says so once, with the reason.
 LATER: Final[Mapping[str, str]] = {
@@ -125,25 +125,27 @@ LATER: Final[Mapping[str, str]] = {
     "grpc_inference_max_connection_age_grace_ms": _GRPC,
     "grpc_management_max_connection_age_grace_ms": _GRPC,
     "enable_grpc_ssl": _GRPC,
-    "initial_distribution_port": "this version of zts has no torchrun workers yet",
+    "initial_distribution_port": "torchrun workers come later",
     "cpu_launcher_enable": _XEON,
     "cpu_launcher_args": _XEON,
     "ipex_enable": "import intel_extension_for_pytorch in the handler",
     "ipex_gpu_enable": "import intel_extension_for_pytorch in the handler",
     "debug": "start a worker of your own with 'zts worker' and attach the debugger to it",
 }
-JAVA: Final[Mapping[str, str]] = {
-    "async_logging": "log lines are written at once",
-    "cpp_log_config": "there is no C++ backend",
-    "number_of_netty_threads": "zts_http_processes sets the number of HTTP servers",
-    "netty_client_threads": "zts_http_processes sets the number of HTTP servers",
-    "prefer_direct_buffer": "bodies are never copied",
-    "use_native_io": "unix: addresses work without it",
-    "io_ratio": "there is no such ratio",
-    "model_server_home": "zts finds its own files",
-    "vmargs": "there is no JVM; --log-level and --log-dir take the place of log4j's options",
-    "plugins_path": "Java plug-ins cannot be loaded",
-}
+JAVA: Final = frozenset(
+    [
+        "async_logging",
+        "cpp_log_config",
+        "number_of_netty_threads",
+        "netty_client_threads",
+        "prefer_direct_buffer",
+        "use_native_io",
+        "io_ratio",
+        "model_server_home",
+        "vmargs",
+        "plugins_path",
+    ]
+)
 # Read by zts/config.py itself, or written into snapshots by TorchServe.
 META: Final = frozenset(["enable_envvars_config", "version", "tsConfigFile", "python"])
 

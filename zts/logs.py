@@ -47,8 +47,10 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the whole line, or lines when there is a traceback."""
-        at = datetime.fromtimestamp(record.created)
-        stamp = f"{at:%Y-%m-%dT%H:%M:%S},{int(record.msecs):03d}"
+        rows = getattr(record, "rows", None)
+        if rows:  # many lines in one record: the access log's
+            return "\n".join([f"{_stamp(created)} - {line}" for created, _, line in rows])
+        stamp = _stamp(record.created)
         # Lines of these have a form of their own, made where they are logged.
         if record.name in _BARE:
             line = f"{stamp} - {record.getMessage()}"
@@ -65,30 +67,52 @@ class TextFormatter(logging.Formatter):
         return line
 
 
+_second: tuple[int, str] = (0, "")  # the last one that was asked for, and its text
+
+
+def _stamp(created: float) -> str:
+    global _second
+    whole = int(created)
+    if whole != _second[0]:
+        _second = (whole, f"{datetime.fromtimestamp(whole):%Y-%m-%dT%H:%M:%S}")
+    return f"{_second[1]},{int((created - whole) * 1000):03d}"
+
+
 def _model_line(stamp: str, record: logging.LogRecord) -> str:
     level = "WARN" if record.levelno >= logging.WARNING else "INFO"
     return f"{stamp} [{level:5}] {record.getMessage()}"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, role, logger, message, and whatever ``extra`` was given."""
+    """One JSON object a line: time (UTC), level, role, logger, message, and whatever ``extra`` was given.
+
+    A record with ``rows`` (see ``zts/http/access_log.py``) becomes an object for each.
+    """
 
     def __init__(self, role: str) -> None:
         super().__init__()
         self._role = role
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        at = datetime.fromtimestamp(record.created, UTC)
+        """Return the line, or lines."""
+        rows = getattr(record, "rows", None)
+        if rows:
+            return "\n".join([self._line(record, created, text, request_id) for created, request_id, text in rows])
+        return self._line(record, record.created, record.getMessage(), getattr(record, "request_id", ""))
+
+    def _line(self, record: logging.LogRecord, created: float, message: str, request_id: str) -> str:
+        at = datetime.fromtimestamp(created, UTC)
         out: dict[str, Any] = {
             "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "role": self._role,
             "pid": record.process,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": message,
         }
-        for key in ("request_id", "model", "version", "worker_id", "worker_pid", "stream"):
+        if request_id:
+            out["request_id"] = request_id
+        for key in ("model", "version", "worker_id", "worker_pid", "stream"):
             value = getattr(record, key, None)
             if value:
                 out[key] = value
@@ -121,7 +145,7 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
             self._rotate_if(self._is_of_earlier_day)
         super().emit(record)
         # A stat each line would cost more than the line; others' lines make the guess late, never wrong for long.
-        self._unchecked_bytes += 200
+        self._unchecked_bytes += 200 * len(getattr(record, "rows", ()) or (None,))
         if self._unchecked_bytes >= self._max_bytes // 50:
             self._unchecked_bytes = 0
             self._rotate_if(self._is_large)

@@ -49,6 +49,7 @@ class ModelSpec:
         client_timeout_s: Deadline for jobs that carry none; 0: none.
         job_queue_size: Most queued jobs (count).
         job_queue_bytes: Most queued body bytes.
+        use_job_ticket: Refuse a job at once when no worker is idle.
         device_type: ``cpu``, ``gpu`` or ``""`` (GPU if there is one).
         device_ids: GPUs to use; empty: all.
         priority: Class of jobs that name none: ``high``, ``normal``, ``low``.
@@ -74,6 +75,7 @@ class ModelSpec:
     client_timeout_s: float = 0.0
     job_queue_size: int = 100
     job_queue_bytes: int = 1 << 30
+    use_job_ticket: bool = False
     device_type: str = ""
     device_ids: tuple[int, ...] = ()
     priority: str = "normal"

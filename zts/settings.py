@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from zts.errors import ConfigError
 
-__all__ = ["Endpoints", "Settings"]
+__all__ = ["DEFAULT_ALLOWED_URLS", "Endpoints", "Settings"]
+
+# Regular expressions, matched against the whole address, whatever the case: every address.
+DEFAULT_ALLOWED_URLS: Final = ("file://.*", "http(s)?://.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Settings:
     blacklist_env_vars: str = ""
     enable_model_api: bool = False
     enable_metrics_api: bool = True
-    allowed_urls: tuple[str, ...] = ("file://.*", "http(s)?://.*")
+    allowed_urls: tuple[str, ...] = DEFAULT_ALLOWED_URLS
     use_env_allowed_urls: bool = False
     cors_allowed_origin: str = ""
     cors_allowed_methods: str = ""

@@ -110,6 +110,10 @@ class Kitchen:
     def exit(self, order, context, i):
         os._exit(order.get("code", 1))
 
+    def exit_late(self, order, context, i):
+        time.sleep(order["s"])
+        os._exit(1)
+
     def kill(self, order, context, i):
         os.kill(os.getpid(), order["signal"])
         return "not killed"

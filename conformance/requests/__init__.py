@@ -57,7 +57,6 @@ def _security_runs() -> list[Run]:
         Run("urls-limited", security.URLS_LIMITED, {**PLAIN, "allowed_urls": r"http://127.0.0.1.*"}),
         Run("tls-pem", (*security.LISTENING["tls-pem"], *security.PLAIN_TO_TLS), PLAIN, models=one, tls="pem"),
         Run("tls-p12", security.LISTENING["tls-p12"], PLAIN, models=one, tls="p12"),
-        Run("tls-own", security.LISTENING["tls-own"], PLAIN, models=one, tls="own"),
         Run("unix", security.LISTENING["unix"], PLAIN, models=one, unix=True),
     ]
 

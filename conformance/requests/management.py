@@ -77,7 +77,6 @@ _REGISTER = (
     register("dots", "2.1 url", url="../x.mar"),
     register("missing", "2.1 url", url="nofile.mar"),
     register("text-file", "2.1 not an archive", url="readme.txt"),
-    register("corrupt", "2.1 not an archive", url="corrupt.mar"),
     register("runtime-bad", "2.1 runtime", url="stored.mar", runtime="python4"),
     register("runtime-3", "2.1 runtime", url="stored.mar", runtime="python3", model_name="py3"),
     register("batch", "2.1 batch", url="stored.mar", batch_size=8, max_batch_delay=20, model_name="b8"),
@@ -94,9 +93,6 @@ _REGISTER = (
     _get("describe-oddyaml", "6 wrong types", "/models/oddyaml"),
     register("tgz", "7.1 tgz", url="tarred.tar.gz", initial_workers=1),
     register("directory", "7.1 directory", url="folder"),
-    register("no-manifest", "7.1 no manifest", url="nomanifest.mar"),
-    register("no-manifest-handler", "7.1 no manifest", url="nomanifest.mar", handler="function"),
-    _get("describe-no-manifest", "7.1 no manifest", "/models/nomanifest"),
     register("many-1", "2.6 versions", url="many_1.0.mar", initial_workers=1),
     register("many-2", "2.6 versions", url="many_2.mar"),
     register("many-121", "2.6 versions", url="many_1.2.1.mar"),
@@ -177,12 +173,19 @@ _UNREGISTER = (
 )
 
 _FAILS = (
+    register("corrupt", "2.1 not an archive", url="corrupt.mar"),
+    register("no-manifest", "7.1 no manifest", url="nomanifest.mar"),
+    register("no-manifest-handler", "7.1 no manifest", url="nomanifest.mar", handler="function"),
+    _get("describe-no-manifest", "7.1 no manifest", "/models/nomanifest"),
+    register("no-manifest-named", "7.1 no manifest", url="nomanifest.mar", handler="function", model_name="named"),
+    _get("describe-no-manifest-named", "7.1 no manifest", "/models/named"),
     register("import-error", "2.1 workers fail", url="brokenimport.mar", initial_workers=1),
     _get("describe-import-error", "2.1 workers fail", "/models/brokenimport"),
     register("value-error", "2.1 workers fail", url="brokenvalue.mar", initial_workers=1),
     register("runtime-error", "2.1 workers fail", url="brokenload.mar", initial_workers=1),
     _get("describe-runtime-error", "2.1 workers fail", "/models/brokenload"),
     register("memory-error", "2.1 workers fail", url="brokenmemory.mar", initial_workers=1),
+    _get("describe-memory-error", "2.1 workers fail", "/models/brokenmemory"),
 )
 
 CASES = (*_ROUTES, *_DESCRIBE, *_REGISTER, *_LIST, *_SCALE, *_DEFAULT, *_UNREGISTER, *_FAILS)

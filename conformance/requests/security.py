@@ -133,7 +133,7 @@ def listening(kind: str, row: str) -> tuple[Case, ...]:
     )
 
 
-LISTENING = {kind: listening(kind, f"10.2 {kind}") for kind in ("tls-pem", "tls-p12", "tls-own", "unix")}
+LISTENING = {kind: listening(kind, f"10.2 {kind}") for kind in ("tls-pem", "tls-p12", "unix")}
 PLAIN_TO_TLS = (
     Case("tls-plain-http", "1.5 plain HTTP to TLS", "/ping", plain=True),
     Case("tls-plain-predict", "1.5 plain HTTP to TLS", "/predictions/function", "POST", body=b"x", plain=True),
@@ -158,7 +158,7 @@ URLS = (
     register("store-folder", _U, url="folder", initial_workers=0),
     register("absolute-folder", _U, url="{downloads}/outside", model_name="outside", initial_workers=0),
     register("absolute-missing", _U, url="/nowhere/at/all"),
-    register("absolute-file", _U, url="{downloads}/local.mar", model_name="abs", initial_workers=0),
+    register("absolute-file", _U, url="/some/where/kitchen.mar", model_name="abs", initial_workers=0),
     register("ftp", _U, url="ftp://127.0.0.1/x.mar"),
     register("name-blank", "2.1 model_name", url="echo.mar", model_name="two words", initial_workers=0),
     register("name-slash", "2.1 model_name", url="echo.mar", model_name="a/b", initial_workers=0),

@@ -14,6 +14,7 @@ from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import (
     Beat,
     Cancel,
+    Chunks,
     Hello,
     Job,
     Jobs,
@@ -76,6 +77,12 @@ class FakeBroker:
         """Answer the jobs for which ``on_job`` returned None."""
         held, self.held = self.held, []
         self._outbox += [(identity, Results([result])) for identity, job in held if (result := result_of(job))]
+
+    def stream_to_held(self, *chunks: bytes, head: bytes = b"") -> None:
+        """Send parts of a streamed answer to the jobs that are held; ``answer_held`` ends it."""
+        for identity, job in self.held:
+            rows = [Result(job.job_id, 200, head if not number else b"", c) for number, c in enumerate(chunks)]
+            self._outbox.append((identity, Chunks(rows)))
 
     def _run(self) -> None:
         context: zmq.Context[Any] = zmq.Context()

@@ -46,7 +46,8 @@ def test_every_key_of_the_file_arrives_in_our_units(model_dir: Path) -> None:
     yaml = """
     {minWorkers: 2, maxWorkers: 3, batchSize: 8, maxBatchDelay: 50, responseTimeout: 30, startupTimeout: 40,
      maxRetryTimeoutInSec: 60, clientTimeoutInMills: 1500, jobQueueSize: 7, deviceType: GPU, deviceIds: [0, 2],
-     priority: high, isolateErrors: true, maxAttempts: 3, prefetch: false, handler: {profile: true}, 1: one}
+     priority: high, useJobTicket: true, isolateErrors: true, maxAttempts: 3, prefetch: false,
+     handler: {profile: true}, 1: one}
     """
     spec, workers = read(model_dir, yaml)
     assert workers == 2
@@ -67,6 +68,7 @@ def test_every_key_of_the_file_arrives_in_our_units(model_dir: Path) -> None:
         device_type="gpu",
         device_ids=(0, 2),
         priority="high",
+        use_job_ticket=True,
         isolate_errors=True,
         max_attempts=3,
         prefetch=False,
@@ -203,3 +205,54 @@ def test_unusable_manifest_is_refused(model_dir: Path, text: str, words: str) ->
 def test_runtime_that_nobody_knows_is_a_bad_request(model_dir: Path) -> None:
     with pytest.raises(BadRequest, match="Invalid RuntimeType value: python4"):
         read(model_dir, runtime="python4")
+
+
+def test_keys_of_a_later_version_give_one_warning(model_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yaml = "{continuousBatching: true, parallelType: tp, parallelLevel: 2, useVenv: true, sequenceBatching: false}"
+    read(model_dir, yaml)
+    assert [record.message for record in caplog.records] == [
+        "model m: zts does not act on parallelType, parallelLevel, continuousBatching yet: each worker is one process; "
+        "requests are batched as always"
+    ]
+
+
+def test_values_of_a_wrong_type_are_ignored_as_torchserve_does(
+    model_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    yaml = "{batchSize: '8', minWorkers: 0, maxWorkers: 0, responseTimeout: -1, deviceIds: [0, x], deviceType: tpu}"
+    spec, _workers = read(model_dir, yaml, batch_size=None)
+    assert (spec.batch_size, spec.response_timeout_s, spec.device_ids, spec.device_type) == (1, 120.0, (), "")
+    assert (spec.min_workers, spec.max_workers) == (0, 0)
+    assert len(caplog.records) == 5
+
+
+def test_what_a_snapshot_remembers_wins_over_everything(model_dir: Path) -> None:
+    yaml = "{minWorkers: 5, maxWorkers: 6, batchSize: 8, maxBatchDelay: 50, responseTimeout: 30}"
+    snapshot = {
+        "minWorkers": 0,
+        "maxWorkers": 2,
+        "batchSize": 3,
+        "maxBatchDelay": 20,
+        "modelVersion": "1.0",
+        "responseTimeout": 7,
+        "startupTimeout": 8,
+    }
+    spec, workers = read(model_dir, yaml, at_startup=True, snapshot=snapshot)
+    assert (workers, spec.min_workers, spec.max_workers, spec.loaded_at_startup) == (0, 0, 2, False)
+    assert (spec.batch_size, spec.max_batch_delay_s) == (3, 0.02)
+    assert (spec.response_timeout_s, spec.startup_timeout_s) == (7.0, 8.0)
+    learnt, _ = read(model_dir, yaml, snapshot={**snapshot, "ztsBatchDelay": "learnt"})
+    assert learnt.max_batch_delay_s is None
+    with pytest.raises(BadArchive, match=r"the snapshot names m 2\.0, but m\.mar holds version 1\.0"):
+        read(model_dir, yaml, snapshot={**snapshot, "modelVersion": "2.0"})
+
+
+def test_a_manifest_without_version_means_1_0_and_its_defects_are_torchserves_kind(model_dir: Path) -> None:
+    manifest(model_dir, modelVersion=None)
+    assert read(model_dir)[0].version == "1.0"
+    manifest(model_dir, raw='{"runtime": "python4", "model": {"modelName": "m"}}')
+    with pytest.raises(BadArchive) as caught:
+        read(model_dir)
+    error = caught.value
+    assert (error.http_status, error.type_name) == (400, "InvalidModelException")
+    assert error.public_message == "Runtime is not defined or invalid."

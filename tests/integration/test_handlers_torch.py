@@ -303,7 +303,7 @@ def test_label_helpers(tmp_path: Path) -> None:
     assert import_class("Path", "pathlib") is Path
     with pytest.raises(ImportError, match="Nowhere"):
         import_class("pathlib.Nowhere")
-    with pytest.warns(DeprecationWarning, match="old is deprecated since 1"):
+    with pytest.warns(PendingDeprecationWarning, match="old is deprecated since 1"):
 
         @names.deprecated("1", "new")
         def old() -> None: ...

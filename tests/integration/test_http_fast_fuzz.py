@@ -13,9 +13,11 @@ import pytest
 from tests.integration.fast_echo import BAD, Client, Echo, Request, Wire, run, wait_for, wire
 from zts.http.fast_limits import Limits
 
-ROUNDS = 1500
-SPLICES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b"0", b"chunked", b"\r\n\r\n", b"Content-Length: 1\r\n"]
+ROUNDS = 2000
+SPLICES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b"0", b"chunked", b"\r\n\r\n"]
+SPLICES += [b"Content-Length: 1\r\n"]
 SPLICES += [b"Transfer-Encoding: chunked\r\n", b"\xff", b"0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"a" * 9000, b";x=1"]
+EXTRAS = [b"", b"X-A: b\r\n", b"Connection: keep-alive\r\nX-b: x\r\n", b"Upgrade: h2c\r\nConnection: upgrade\r\n"]
 ANSWER = re.compile(rb"HTTP/1\.1 200 \r\ncontent-length: (\d+)\r\n\r\n")
 
 
@@ -25,7 +27,7 @@ def good_requests(random: Random) -> list[tuple[bytes, bytes]]:
     for number in range(random.randrange(1, 5)):
         body = random.randbytes(random.choice([0, 1, 10, 3000]))
         kind = random.randrange(4)
-        extra = random.choice([b"", b"X-A: b\r\n", b"Connection: keep-alive\r\nhOST: x\r\n", b"Upgrade: h2c\r\nConnection: upgrade\r\n"])
+        extra = random.choice(EXTRAS)
         if kind == 0:
             out.append((b"GET /%d HTTP/1.1\r\n%b\r\n" % (number, extra), b"GET /%d " % number))
         elif kind == 1:
@@ -165,7 +167,7 @@ def test_mutated_requests_get_an_answer_or_400_and_the_end(seed: int, caplog: An
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [5])
 def test_an_independent_parser_agrees(seed: int) -> None:
-    """h11 as the server: what it accepts as one whole request we do too, unless it is more lenient by design."""
+    """What we take for one whole request with nothing behind it must be one for h11, with the same body."""
     random = Random(seed)
 
     async def scenario() -> None:
@@ -173,12 +175,10 @@ def test_an_independent_parser_agrees(seed: int) -> None:
             agreed = 0
             for _ in range(ROUNDS // 2):
                 raw = mutated(good_requests(random)[0][0], random)
-                theirs = h11_reads(raw)
+                # h11 wants a Host in HTTP/1.1, once; TorchServe and we do not.
+                theirs = h11_reads(raw) or h11_reads(raw.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nHost: a\r\n", 1))
                 bodies, rest = answers_in(await talk(w, raw, random))
                 if bodies and not rest and len(bodies) == 1:
-                    # What we took for one whole request with nothing behind it must be one for h11, with the same body.
-                    if theirs is None and is_our_leniency(raw):
-                        continue
                     assert theirs is not None, f"seed {seed}: {raw!r}"
                     assert bodies[0].partition(b" ")[2].partition(b" ")[2] == theirs, f"seed {seed}: {raw!r}"
                     agreed += 1
@@ -202,8 +202,3 @@ def h11_reads(raw: bytes) -> bytes | None:
                 return None
     except h11.RemoteProtocolError:
         return None
-
-
-def is_our_leniency(raw: bytes) -> bool:
-    """h11 wants a Host header in HTTP/1.1; TorchServe and we do not."""
-    return b"host:" not in raw.lower()

@@ -84,7 +84,7 @@ def test_pipelined_requests_are_read_up_to_a_bound(loop_name: str) -> None:
                 w.echo.waiting[0].answer()
                 assert await client.read() == b"GET /later "
             (connection,) = w.connections
-            assert len(connection._buffer) < 400_000
+            assert len(connection._reader.rest) < 400_000
 
     run(loop_name, scenario())
 
@@ -146,7 +146,7 @@ def test_malformed_body_in_pieces_is_refused_and_its_request_forgotten(loop_name
     async def scenario() -> None:
         async with wire() as w:
             client = await w.connect(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
-            await wait_for(lambda: w.connections and w.connections[0]._delegate is not None)
+            await wait_for(lambda: w.connections and w.connections[0]._reader.delegate is not None)
             client.send(b"bad\n")
             assert await client.rest() == BAD
             assert w.echo.requests == []
@@ -322,7 +322,7 @@ def test_client_that_leaves_in_the_middle_of_a_body_is_noticed(loop_name: str) -
         async with wire() as w:
             for raw in (POST[:-1], CHUNKED[:-3]):
                 client = await w.connect(raw)
-                await wait_for(lambda: w.connections and w.connections[0]._delegate is not None)
+                await wait_for(lambda: w.connections and w.connections[0]._reader.delegate is not None)
                 client.writer.write_eof()
                 assert await client.rest() == b""
                 await wait_for(lambda: not w.connections)
@@ -337,9 +337,7 @@ def test_slow_heads_and_bodies_get_408_and_silence_ends_the_connection(loop_name
 
     async def scenario() -> None:
         async with wire(limits=limits) as w:
-            head, body, chunk, idle = [
-                await w.connect(raw) for raw in (GET[:-1], POST[:-1], CHUNKED[:-3], POST)
-            ]
+            head, body, chunk, idle = [await w.connect(raw) for raw in (GET[:-1], POST[:-1], CHUNKED[:-3], POST)]
             assert await head.rest() == LATE
             assert await body.rest() == LATE
             assert await chunk.rest() == LATE

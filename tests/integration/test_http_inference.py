@@ -117,8 +117,8 @@ def test_forms_travel_as_parts() -> None:
 def test_malformed_multipart_is_a_clear_400_and_makes_no_job() -> None:
     async def scenario() -> None:
         async with serving() as s:
-            for kind in ("multipart/form-data", "multipart/form-data; boundary=b"):
-                answer = await s.fetch("POST", "/predictions/m", b"--b\r\nnonsense", Content_Type=kind)
+            for body in (b"--b\r\nnonsense", b"nonsense", b"--b\r\n\r\nnameless\r\n--b--"):
+                answer = await s.fetch("POST", "/predictions/m", body, Content_Type="multipart/form-data; boundary=b")
                 assert answer.status == 400
                 assert answer.json()["message"].startswith("Malformed multipart body")
                 assert answer.headers["connection"] == "close"

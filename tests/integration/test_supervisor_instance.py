@@ -190,17 +190,20 @@ def test_a_snapshot_is_restored_with_its_defaults_and_a_missing_archive_ends_the
     control = FakeControl((200, {}), (200, {}))
     assert failures(control, *models) == []
     asked = {
-        "url": "m.mar", "at_startup": True, "synchronous": True, "model_name": "m", "handler": "h",
-        "runtime": "python", "snapshot": {**entry, "modelVersion": "2.0"},
+        "url": "m.mar",
+        "at_startup": True,
+        "synchronous": True,
+        "model_name": "m",
+        "handler": "h",
+        "runtime": "python",
+        "snapshot": {**entry, "modelVersion": "2.0"},
     }
     assert control.asked == [
         ("models.register", asked),
         ("models.set_default", {"model": "m", "version": "2.0"}),
     ]
     (reason,) = failures(FakeControl(ModelNotFound("Model not found at: m.mar"), (200, {})), *models)
-    assert reason == (
-        "the snapshot cannot be continued: Model not found at: m.mar; start with --ncs to do without it"
-    )
+    assert reason == ("the snapshot cannot be continued: Model not found at: m.mar; start with --ncs to do without it")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from zts.errors import ConfigError
 from zts.properties import fill_variables, parse_properties
 from zts.settings import Endpoints, Settings
 
+ENV = "enable_envvars_config=true\n"
 # TORCHSERVE.md 5.2, whole.
 TORCHSERVE_KEYS = """
 inference_address management_address metrics_address grpc_inference_address grpc_management_address
@@ -72,7 +73,7 @@ def test_the_order_is_ts_variables_then_flags_then_zts_variables_then_file(tmp_p
     settings, _ = load_settings(parse("--ts-config", str(file), "--http-processes", "4"), environ)
     assert (settings.job_queue_size, settings.max_request_bytes, settings.http_processes) == (1, 10, 4)
     assert (settings.log_level, settings.decode_input_request, settings.runtime_dir) == ("debug", False, "/r")
-    file.write_text("job_queue_size=1\nenable_envvars_config=true\n")
+    file.write_text("job_queue_size=1\n" + ENV)
     settings, _ = load_settings(parse("--ts-config", str(file)), environ)
     assert settings.job_queue_size == 9
 
@@ -85,14 +86,15 @@ def test_the_file_of_the_environment_wins_and_a_local_one_is_found(tmp_path: Pat
     assert settings.job_queue_size == 6
 
 
-def test_unknown_java_and_later_keys_give_one_warning_each_with_its_line(tmp_path: Path) -> None:
-    (tmp_path / "config.properties").write_text("job_queue_sise=5\nvmargs=-Xmx1g\ndebug=true\nxyzzy=1\n")
-    warnings = load_settings(parse(), {})[1]
-    assert len(warnings) == 4
-    assert "line 1: job_queue_sise is no known key and ignored; did you mean job_queue_size?" in warnings[0]
-    assert "JVM" in warnings[1]
-    assert "does not act on it yet" in warnings[2]
-    assert "did you mean" not in warnings[3]
+def test_unknown_java_and_later_keys_are_named_with_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "config.properties").write_text("job_queue_sise=5\nvmargs=-Xmx1g\ndebug=true\nxyzzy=1\nio_ratio=5\n")
+    assert load_settings(parse(), {})[1] == [
+        "config.properties: for TorchServe's JVM only, which zts has not: vmargs (line 2), io_ratio (line 5)",
+        "config.properties: known, but zts does not act on it yet: start a worker of your own with 'zts worker' and "
+        "attach the debugger to it: debug (line 3)",
+        "config.properties: no known key and ignored: job_queue_sise (line 1); did you mean job_queue_size?",
+        "config.properties: no known key and ignored: xyzzy (line 4)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -140,26 +142,32 @@ def test_words_that_torchserve_reads_in_its_own_way_are_taken_so_with_a_warning(
 @pytest.mark.parametrize(
     ("file", "environ", "flags", "field", "value"),
     [
-        ("disable_token_authorization=true\nenable_envvars_config=true\n", {"TS_DISABLE_TOKEN_AUTHORIZATION": "false"}, ("--dt",), "token_auth", True),
+        (
+            "disable_token_authorization=true\n" + ENV,
+            {"TS_DISABLE_TOKEN_AUTHORIZATION": "false"},
+            ("--dt",),
+            "token_auth",
+            True,
+        ),
         ("disable_token_authorization=true\n", {"TS_DISABLE_TOKEN_AUTHORIZATION": "false"}, (), "token_auth", False),
         ("token_expiration_min=5\n", {}, (), "token_auth", True),
         ("token_expiration_min=5\n", {"TS_TOKEN_EXPIRATION_TIME_MIN": "7"}, (), "token_expiration_min", 5.0),
-        ("enable_envvars_config=true\n", {"TS_TOKEN_EXPIRATION_TIME_MIN": "0.5"}, (), "token_expiration_min", 0.5),
-        ("enable_envvars_config=true\n", {"TS_TOKEN_EXPIRATION_MIN": "0.5"}, (), "token_expiration_min", 60.0),
+        (ENV, {"TS_TOKEN_EXPIRATION_TIME_MIN": "0.5"}, (), "token_expiration_min", 0.5),
+        (ENV, {"TS_TOKEN_EXPIRATION_MIN": "0.5"}, (), "token_expiration_min", 60.0),
         ("ts_open_inference_protocol=oip\n", {}, (), "open_inference_protocol", True),
         ("", {"TS_OPEN_INFERENCE_PROTOCOL": "oip"}, (), "open_inference_protocol", True),
-        ("enable_envvars_config=true\n", {"TS_HEADER_KEY_SEQUENCE_ID": "sid"}, (), "header_key_sequence_id", "sid"),
-        ("enable_envvars_config=true\n", {"TS_ALLOWED_URLS": "a"}, (), "allowed_urls", ("file://.*", "http(s)?://.*")),
-        ("enable_envvars_config=true\nuse_env_allowed_urls=true\n", {"TS_ALLOWED_URLS": "a,b"}, (), "allowed_urls", ("a", "b")),
-        ("enable_envvars_config=true\nload_models=a.mar\n", {"TS_LOAD_MODELS": "c.mar"}, ("--models", "b.mar"), "load_models", ("c.mar",)),
+        (ENV, {"TS_HEADER_KEY_SEQUENCE_ID": "sid"}, (), "header_key_sequence_id", "sid"),
+        (ENV, {"TS_ALLOWED_URLS": "a"}, (), "allowed_urls", ("file://.*", "http(s)?://.*")),
+        (ENV + "use_env_allowed_urls=true\n", {"TS_ALLOWED_URLS": "a,b"}, (), "allowed_urls", ("a", "b")),
+        (ENV + "load_models=a.mar\n", {"TS_LOAD_MODELS": "c.mar"}, ("--models", "b.mar"), "load_models", ("c.mar",)),
         ("load_models= a.mar, n=b.mar ,\n", {}, (), "load_models", ("a.mar", "n=b.mar")),
         ("inference_address=https://h\n", {}, (), "inference_address", "https://h:443"),
         ("management_address=http://h\n", {}, (), "management_address", "http://h:8081"),
         ("metrics_address=https://[::1]\n", {}, (), "metrics_address", "https://[::1]:8445"),
-        ("models={\\n \"m\"\\: {}}\n", {}, (), "models", {"m": {}}),
+        ('models={\\n "m"\\: {}}\n', {}, (), "models", {"m": {}}),
         ("job_queue_size=$$SIZE$$\n", {"SIZE": "7"}, (), "job_queue_size", 7),
     ],
-)  # fmt: skip
+)
 def test_who_wins_is_torchserves(
     tmp_path: Path, file: str, environ: dict[str, str], flags: tuple[str, ...], field: str, value: object
 ) -> None:
@@ -172,7 +180,11 @@ def test_each_value_knows_its_place_and_what_it_hides(tmp_path: Path) -> None:
     resolved = resolve(parse("--log-level", "debug"), {"ZTS_JOB_QUEUE_SIZE": "6"}, is_start=True)
     rows = {row["key"]: row for row in explained(resolved)}
     assert rows["job_queue_size"] == {
-        "key": "job_queue_size", "value": 6, "source": "env", "where": "env ZTS_JOB_QUEUE_SIZE", "line": None,
+        "key": "job_queue_size",
+        "value": 6,
+        "source": "env",
+        "where": "env ZTS_JOB_QUEUE_SIZE",
+        "line": None,
         "overrides": ["config.properties:2"],
     }
     assert (rows["zts_log_level"]["where"], rows["model_store"]["where"]) == ("flag --log-level", "default")
@@ -185,7 +197,7 @@ def test_config_explain_prints_a_table_or_json(tmp_path: Path, capsys: pytest.Ca
     assert main(["config", "explain", "--ncs", "--set-only"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines() == ["configuration file: config.properties", "job_queue_size  5  config.properties:1"]
-    assert "io_ratio concerns TorchServe's JVM only" in err
+    assert "JVM only, which zts has not: io_ratio (line 2)" in err
     assert main(["config", "explain", "--ncs", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["config_file"] == "config.properties"

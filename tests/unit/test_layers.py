@@ -28,6 +28,8 @@ LAYERS = {
     "zts.config_sources": 1,
     "zts.snapshots": 1,
     "zts.wire*": 1,
+    "zts.metrics*": 1,
+    "zts.metrics.definition_file": 3,
     "zts.supervisor.core": 2,
     "zts.broker": 1,
     "zts.broker.*": 2,
@@ -62,7 +64,7 @@ OWNERS = {
     "tornado": ["zts.http.*"],
     "torch": ["zts.workers.torch_handler.*", "zts.workers.ts_compat.*"],
     "torchvision": [],
-    "yaml": ["zts.archive.*", "zts.workers.ts_compat.*"],
+    "yaml": ["zts.archive.*", "zts.metrics.definition_file", "zts.workers.ts_compat.*"],
     "prometheus_client": ["zts.http.*"],
     "httptools": ["zts.http.*", "zts.bench.*"],
 }

@@ -5,7 +5,6 @@ Models' own handlers derive from it and override single steps, so its attributes
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from typing import Any
@@ -17,7 +16,7 @@ from zts.workers.torch_handler import model_files
 from zts.workers.ts_compat.names import load_label_mapping
 from zts.workers.ts_compat.timer import timed
 
-__all__ = ["BaseHandler"]
+__all__ = ["BaseHandler", "payload_of"]
 
 log = logging.getLogger("zts.worker")
 
@@ -70,6 +69,8 @@ class BaseHandler:
         serialized = entry.get("serializedFile")
         self.model_pt_path = os.path.join(model_dir, serialized) if serialized else None
         self.model = self._load_model(model_dir, entry.get("modelFile"))
+        if os.environ.get("TS_IPEX_ENABLE") == "true":
+            log.warning("ipex_enable is ignored: the model runs on plain torch, which has those optimisations itself")
         pt2 = self.model_yaml_config.get("pt2")
         if pt2 and isinstance(self.model, torch.nn.Module) and not isinstance(self.model, torch.jit.ScriptModule):
             self.model = model_files.compiled(self.model, pt2)
@@ -88,6 +89,8 @@ class BaseHandler:
     @timed
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the model's output for a batch; no gradients are kept."""
+        if not callable(self.model) and hasattr(self.model, "get_inputs"):
+            return model_files.run_onnx(self.model, data)
         with torch.inference_mode():
             return self.model(data.to(self.device), *args, **kwargs)
 
@@ -106,11 +109,11 @@ class BaseHandler:
         elif self._is_explain():
             output = self.explain_handle(self.preprocess(data), data)
         else:
-            with self._profiler():
-                output = self.postprocess(self.inference(self.preprocess(data)))
+            profiled = os.environ.get("ENABLE_TORCH_PROFILER", "").lower() in ("true", "1")
+            output = self._infer_with_profiler(data)[0] if profiled else self._infer(data)
         metrics = getattr(context, "metrics", None)
         if metrics is not None:
-            metrics.add_time("HandlerTime", round((monotonic() - started) * 1000, 2))
+            metrics.add_time("HandlerTime", round((monotonic() - started) * 1000, 2), None, "ms")
         return output
 
     def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
@@ -120,9 +123,7 @@ class BaseHandler:
             NotImplementedError: If the handler has no ``get_insights``.
         """
         row = raw_data[0]
-        inputs = row.get("data")
-        if inputs is None:
-            inputs = row.get("body")
+        inputs = payload_of(row)
         self.target = row.get("target") or 0
         return self.get_insights(data_preprocess, inputs, self.target)
 
@@ -167,11 +168,13 @@ class BaseHandler:
             return model
         if path and path.endswith(".onnx"):
             return model_files.load_onnx(path, self.device)
-        if path and path.endswith(".so") and self._is_aot_wanted():
+        if path and path.endswith(".pt2"):
+            return model_files.load_aot_package(path, self.device)
+        if path and path.endswith(".so") and self._use_torch_export_aot_compile():
             return self._load_torch_export_aot_compile(path)
         raise RuntimeError(
             "No model weights could be loaded: the manifest names "
-            + (f"{os.path.basename(path)!r}, which is none of .pt, .onnx, .so" if path else "no model file or weights")
+            + (_why_not(path) if path else "no model file and no weights")
         )
 
     def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
@@ -183,19 +186,43 @@ class BaseHandler:
     def _load_torch_export_aot_compile(self, model_so_path: str) -> Any:
         return model_files.load_aot(model_so_path, self.device)
 
-    def _is_aot_wanted(self) -> bool:
+    def _use_torch_export_aot_compile(self) -> bool:
         pt2 = self.model_yaml_config.get("pt2")
         export = pt2.get("export") if isinstance(pt2, dict) else None
         return isinstance(export, dict) and export.get("aot_compile") is True
 
-    def _profiler(self) -> contextlib.AbstractContextManager[Any]:
-        """Return torch's profiler where ``ENABLE_TORCH_PROFILER`` is set, else nothing."""
-        if os.environ.get("ENABLE_TORCH_PROFILER", "").lower() not in ("true", "1"):
-            return contextlib.nullcontext()
+    def _infer(self, data: Any) -> Any:
+        return self.postprocess(self.inference(self.preprocess(data)))
+
+    def _infer_with_profiler(self, data: Any) -> tuple[Any, Any]:
+        """Return (answers, profile) of the three stages under torch's profiler, which writes a trace of each call."""
         folder = f"/tmp/pytorch_profiler/{getattr(self.context, 'model_name', 'model')}"
-        arguments = dict(self.profiler_args) or {
-            "activities": [torch.profiler.ProfilerActivity.CPU],
+        usual = {
+            "activities": [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA],
             "record_shapes": True,
             "on_trace_ready": torch.profiler.tensorboard_trace_handler(folder),
         }
-        return torch.profiler.profile(**arguments)
+        with torch.profiler.profile(**(self.profiler_args or usual)) as profile:
+            with torch.profiler.record_function("preprocess"):
+                inputs = self.preprocess(data)
+            with torch.profiler.record_function("inference"):
+                output = self.inference(inputs)
+            with torch.profiler.record_function("postprocess"):
+                answers = self.postprocess(output)
+        return answers, profile
+
+
+def payload_of(row: Any) -> Any:
+    """Return what a row holds under ``data``, else under ``body``."""
+    content = row.get("data")
+    # Not by truth: that of an array or tensor is undefined.
+    if content is None or (isinstance(content, (str, bytes, bytearray, list)) and not content):
+        content = row.get("body")
+    return content
+
+
+def _why_not(path: str) -> str:
+    name = repr(os.path.basename(path))
+    if path.endswith(".so"):
+        return f"{name}, and model-config.yaml does not say 'pt2: {{export: {{aot_compile: true}}}}'"
+    return f"{name}, which is none of .pt, .pt2, .onnx, .so (with a model file it may have any name)"

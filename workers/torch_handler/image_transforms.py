@@ -64,8 +64,13 @@ def resized(image: Any, shorter_side: int) -> Any:
 def center_cropped(image: Any, side: int) -> Any:
     """Return the middle ``side`` x ``side`` pixels, with black around where the image is smaller."""
     width, height = image.size
-    left, top = round((width - side) / 2.0), round((height - side) / 2.0)
+    left, top = _offset(width, side), _offset(height, side)
     return image.crop((left, top, left + side, top + side))
+
+
+def _offset(length: int, side: int) -> int:
+    # Rounded as torchvision rounds: half to even where it cuts, down where it pads.
+    return round((length - side) / 2.0) if length >= side else -((side - length) // 2)
 
 
 def to_tensor(image: Any) -> torch.Tensor:

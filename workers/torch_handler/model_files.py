@@ -17,7 +17,16 @@ import torch
 from zts.workers.entry_points import classes_of
 from zts.workers.ts_compat.names import check_valid_pt2_backend
 
-__all__ = ["choose_device", "compiled", "load_aot", "load_eager", "load_onnx", "load_torchscript"]
+__all__ = [
+    "choose_device",
+    "compiled",
+    "load_aot",
+    "load_aot_package",
+    "load_eager",
+    "load_onnx",
+    "load_torchscript",
+    "run_onnx",
+]
 
 log = logging.getLogger("zts.worker")
 
@@ -74,11 +83,11 @@ def load_torchscript(path: str, map_location: Any) -> Any:
 def load_onnx(path: str, device: torch.device) -> Any:
     """Return an onnxruntime session for ``path``; needs the package onnxruntime."""
     import onnxruntime
-    import psutil
 
     providers = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads() or psutil.cpu_count(logical=True) or 1
+    # This worker's share of the cores, not all of them as TorchServe takes: workers would fight over them.
+    options.intra_op_num_threads = torch.get_num_threads()
     return onnxruntime.InferenceSession(path, providers=[*providers, "CPUExecutionProvider"], sess_options=options)
 
 
@@ -86,7 +95,19 @@ def load_aot(path: str, device: torch.device) -> Any:
     """Return a model that was compiled ahead of time by torch.export (a ``.so`` file)."""
     from torch._export import aot_load
 
-    return aot_load(path, str(device))
+    return aot_load(path, device.type if device.index is None else str(device))
+
+
+def load_aot_package(path: str, device: torch.device) -> Any:
+    """Return a model from a package (``.pt2``) of torch's ahead-of-time compiler."""
+    index = device.index if device.type == "cuda" and device.index is not None else -1
+    return torch._inductor.aoti_load_package(path, device_index=index)
+
+
+def run_onnx(session: Any, data: Any) -> torch.Tensor:
+    """Return the first output of an onnxruntime session for ``data``, its first input."""
+    name = session.get_inputs()[0].name
+    return torch.as_tensor(session.run(None, {name: data.detach().cpu().numpy()})[0])
 
 
 def compiled(model: Any, pt2: Any) -> Any:

@@ -41,3 +41,19 @@ class TextClassifier(TextHandler):
     def postprocess(self, data: Any) -> list[dict[str, float]]:
         """Return the probability of each class by label."""
         return map_class_to_label(torch.softmax(data, dim=1).tolist(), self.mapping)
+
+    def get_insights(self, text_preprocess: Any, inputs: Any, target: Any = 0) -> list[dict[str, Any]]:
+        """Return each word's importance for class ``target``; needs the package captum."""
+        from captum.attr import LayerIntegratedGradients
+
+        embedding = getattr(self.model, "embedding", None)
+        if embedding is None:
+            raise NotImplementedError("the model cannot be explained: it has no layer named 'embedding'")
+        indexes, offsets = text_preprocess
+        reference = torch.full_like(indexes, self.index_of("<pad>"))
+        method = LayerIntegratedGradients(self.model, embedding)
+        gradients = method.attribute(
+            indexes, reference, additional_forward_args=(offsets,), target=target, return_convergence_delta=False
+        )
+        words = cleaned(self.text_of({"body": inputs}))
+        return [{"importances": self.summarize_attributions(gradients).tolist(), "words": words}]

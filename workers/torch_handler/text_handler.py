@@ -15,19 +15,41 @@ from zts.workers.answers import PredictionException
 from zts.workers.torch_handler.base_handler import BaseHandler
 from zts.workers.ts_compat.names import CLEANUP_REGEX
 
-__all__ = ["TextHandler", "cleaned", "ngrams"]
+__all__ = ["TextHandler", "cleaned", "expanded", "ngrams", "without_accents"]
 
-_CONTRACTIONS: Final = (
-    (re.compile(r"\bwon't\b"), "will not"),
-    (re.compile(r"\bcan't\b"), "can not"),
-    (re.compile(r"\bi'm\b"), "i am"),
-    (re.compile(r"n't\b"), " not"),
-    (re.compile(r"'re\b"), " are"),
-    (re.compile(r"'ve\b"), " have"),
-    (re.compile(r"'ll\b"), " will"),
-    (re.compile(r"'d\b"), " would"),
-    (re.compile(r"'s\b"), " is"),
-)
+_WORD: Final = re.compile(r"[a-z]*(?:'[a-z]+)+", re.IGNORECASE)
+# What these words become, as with TorchServe; other apostrophes are dropped ("John's" becomes "Johns").
+_WHOLE: Final = {
+    "ain't": "as not",
+    "can't": "cannot",
+    "'cause": "because",
+    "how'd": "how did",
+    "let's": "let us",
+    "ma'am": "madam",
+    "o'clock": "of the clock",
+    "sha'n't": "shall not",
+    "shan't": "shall not",
+    "so's": "so as",
+    "where'd": "where did",
+    "won't": "will not",
+    "y'all": "you all",
+}
+_ENDINGS: Final = {
+    "n't": (
+        " not",
+        "are could did does do had has have is may might must need ought should was were would",
+    ),
+    "'d": (" would", "he i it she that there they we you"),
+    "'ll": (" will", "he how i it she they we what who you"),
+    "'m": (" am", "i"),
+    "'re": (" are", "they we what you"),
+    "'s": (" is", "he how it she that there what when where who why"),
+    "'ve": (" have", "could i might must should so they to we what when where who why will would you"),
+}
+_EXPANDED: Final = {
+    **{stem + ending: stem + text for ending, (text, stems) in _ENDINGS.items() for stem in stems.split()},
+    **_WHOLE,
+}
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
@@ -60,6 +82,36 @@ class TextHandler(BaseHandler):
         """Return the path of the vocabulary."""
         return os.path.join(context.system_properties["model_dir"], "source_vocab.pt")
 
+    @staticmethod
+    def _expand_contractions(text: str) -> str:
+        return expanded(text)
+
+    @staticmethod
+    def _remove_accented_characters(text: str) -> str:
+        return without_accents(text)
+
+    @staticmethod
+    def _remove_html_tags(text: str) -> str:
+        return CLEANUP_REGEX.sub("", text)
+
+    @staticmethod
+    def _remove_punctuation(text: str) -> str:
+        return text.translate(_NO_PUNCTUATION)
+
+    _remove_puncutation = _remove_punctuation  # TorchServe's older spelling
+
+    @staticmethod
+    def _tokenize(text: str) -> list[str]:
+        return re.findall(r"[^\s']+|'", text)
+
+    def get_word_token(self, input_tokens: Any) -> list[str]:
+        """Return the tokens one by one, without the mark that some tokenizers put before a word."""
+        return [str(token).replace("\u0120", "") for token in input_tokens]
+
+    def summarize_attributions(self, attributions: Any) -> Any:
+        """Return attributions scaled so that those of a request add up to 1."""
+        return torch.softmax(attributions, dim=-1)
+
     def index_of(self, word: str) -> int:
         """Return the vocabulary's index of ``word``; that of ``<unk>`` (or 0) for an unknown one."""
         vocabulary: Any = self.source_vocab
@@ -90,11 +142,33 @@ def cleaned(text: str) -> list[str]:
     >>> cleaned("<b>Café</b> isn't open.")
     ['cafe', 'is', 'not', 'open']
     """
-    text = CLEANUP_REGEX.sub("", text).lower()
-    for pattern, replacement in _CONTRACTIONS:
-        text = pattern.sub(replacement, text)
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    text = without_accents(expanded(CLEANUP_REGEX.sub("", text).lower()))
     return text.translate(_NO_PUNCTUATION).split()
+
+
+def expanded(text: str) -> str:
+    """Return ``text`` with contractions written out and other apostrophes inside of words dropped.
+
+    >>> expanded("I can't, couldn't've; John's")
+    'I cannot, could not have; Johns'
+    """
+    return _WORD.sub(lambda found: _expanded_word(found.group()), text)
+
+
+def without_accents(text: str) -> str:
+    """Return ``text`` in ASCII: letters without their accents, other characters left out."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+
+
+def _expanded_word(word: str) -> str:
+    lower = word.lower()
+    result = _EXPANDED.get(lower)
+    if result is None:
+        # Several contractions in one word ("couldn't've"): the last one is taken off.
+        head, _, tail = lower.rpartition("'")
+        known = _EXPANDED.get(head) if "'" in head else None
+        result = known + " have" if known and tail == "ve" else word.replace("'", "")
+    return result[:1].upper() + result[1:] if word[:1].isupper() else result
 
 
 def ngrams(words: list[str], longest: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from zts.workers.answers import PredictionException
-from zts.workers.torch_handler.base_handler import BaseHandler
+from zts.workers.torch_handler.base_handler import BaseHandler, payload_of
 from zts.workers.torch_handler.image_transforms import Chain, to_tensor
 from zts.workers.ts_compat.timer import timed
 
@@ -47,19 +47,17 @@ class VisionHandler(BaseHandler):
         images = [self._image_tensor(row, self.image_processing) for row in data]
         return torch.stack(images).to(self.device)
 
-    def get_insights(self, data_preprocess: Any, inputs: Any, target: Any = 0) -> Any:
-        """Return integrated gradients of the first image's pixels; needs the package captum."""
+    def get_insights(self, tensor_data: Any, _: Any = None, target: Any = 0) -> Any:
+        """Return integrated gradients of each image's pixels for class ``target``; needs the package captum."""
         from captum.attr import IntegratedGradients
 
         method = IntegratedGradients(self.model)
-        tensor = data_preprocess.clone().requires_grad_()
-        return [method.attribute(tensor, target=int(target), n_steps=_INSIGHT_STEPS).tolist()]
+        gradients = method.attribute(tensor_data, target=target, n_steps=_INSIGHT_STEPS)
+        return gradients.tolist()
 
     @staticmethod
     def _image_tensor(row: Any, transform: Any) -> Any:
-        content = row.get("data")
-        if content is None:
-            content = row.get("body")
+        content = payload_of(row)
         if isinstance(content, str):
             try:
                 content = base64.b64decode(content, validate=False)
@@ -68,6 +66,7 @@ class VisionHandler(BaseHandler):
         if isinstance(content, (bytes, bytearray, memoryview)):
             return transform(_opened(bytes(content)))
         try:
+            # As TorchServe: values become float32, whatever they were.
             return torch.as_tensor(content, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError) as exc:
             raise PredictionException("The request holds neither an image nor an array of numbers", 400) from exc

@@ -1,4 +1,5 @@
-"""The ``ts`` names that models' code imports, answered by ours inside worker processes.
+"""The ``ts`` names that models' code imports, answered by ours inside worker processes (and, through
+``import zts.compat``, anywhere).
 
 ``install()`` puts a finder in front of Python's own, so that ``import ts…`` gives our modules even where a real
 TorchServe is installed. Modules are aliases, not copies: the classes are the very ones that the worker uses. Nothing
@@ -16,6 +17,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from zts.workers.context import SERVER_VERSION
+from zts.workers.ts_compat.missing import MISSING, missing_error
 
 __all__ = ["install"]
 
@@ -26,17 +28,25 @@ _METRICS = "zts.workers.metrics"
 # TorchServe's name → our module.
 _ALIASES: Final = {
     "ts.context": "zts.workers.context",
+    "ts.launcher": f"{_COMPAT}.launcher",
+    "ts.version": f"{_COMPAT}.version",
     "ts.service": f"{_COMPAT}.service",
     "ts.utils.util": f"{_COMPAT}.names",
     "ts.handler_utils.utils": f"{_COMPAT}.streaming",
     "ts.handler_utils.timer": f"{_COMPAT}.timer",
     "ts.handler_utils.micro_batching": f"{_COMPAT}.micro_batching",
+    "ts.handler_utils.hf_batch_streamer": f"{_COMPAT}.batch_streamer",
     "ts.protocol.otf_message_handler": f"{_COMPAT}.otf_message_handler",
     "ts.metrics.dimension": _METRICS,
     "ts.metrics.metric": f"{_COMPAT}.old_metrics",
     "ts.metrics.metrics_store": f"{_COMPAT}.old_metrics",
     "ts.metrics.metric_type_enum": _METRICS,
-    "ts.metrics.metric_cache_errors": _METRICS,
+    "ts.metrics.metric_cache_errors": f"{_COMPAT}.metric_names",
+    "ts.metrics.caching_metric": f"{_COMPAT}.metric_names",
+    "ts.metrics.metric_abstract": f"{_COMPAT}.metric_names",
+    "ts.metrics.metric_cache_abstract": f"{_COMPAT}.metric_names",
+    "ts.metrics.metric_cache_yaml_impl": f"{_COMPAT}.metric_names",
+    "ts.metrics.unit": f"{_COMPAT}.units",
     "ts.metrics.process_memory_metric": f"{_COMPAT}.process_memory",
     "ts.torch_handler.base_handler": f"{_TORCH}.base_handler",
     "ts.torch_handler.vision_handler": f"{_TORCH}.vision_handler",
@@ -46,10 +56,19 @@ _ALIASES: Final = {
     "ts.torch_handler.text_handler": f"{_TORCH}.text_handler",
     "ts.torch_handler.text_classifier": f"{_TORCH}.text_classifier",
     "ts.torch_handler.densenet_handler": f"{_TORCH}.densenet_handler",
+    **{
+        f"ts.torch_handler.request_envelope.{name}": "zts.workers.envelopes"
+        for name in ("base", "body", "json", "kserve", "kservev2")
+    },
     "ts.torch_handler.unit_tests.test_utils.mock_context": f"{_COMPAT}.mock_context",
+    "ts.torch_handler.unit_tests.test_utils.model_dir": f"{_COMPAT}.model_dir",
 }
 _PACKAGES: Final = frozenset(
-    {name for alias in _ALIASES for name in (alias.rsplit(".", depth)[0] for depth in range(1, alias.count(".") + 1))}
+    {
+        name
+        for alias in (*_ALIASES, *MISSING)
+        for name in (alias.rsplit(".", depth)[0] for depth in range(1, alias.count(".") + 1))
+    }
 )
 
 
@@ -102,7 +121,7 @@ class _TsFinder(MetaPathFinder):
             return ModuleSpec(fullname, _AliasLoader(alias), origin=alias)
         if fullname in _PACKAGES:
             return ModuleSpec(fullname, _PackageLoader(), is_package=True)
-        raise ModuleNotFoundError(f"zts has no {fullname!r}: that part of TorchServe is not provided", name=fullname)
+        raise missing_error(fullname)
 
 
 def install() -> None:

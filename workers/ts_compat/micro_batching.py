@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
-from zts.workers.ts_compat.timer import timed
+from zts.clock import monotonic
 
 __all__ = ["MicroBatching"]
 
@@ -19,16 +20,19 @@ class MicroBatching:
     of its own. Results keep the order of the requests.
 
     Args:
-        handler: Object with ``preprocess``, ``inference`` and ``postprocess``.
+        parent_handler: Object with ``preprocess``, ``inference`` and ``postprocess``.
         micro_batch_size: Most requests in one part.
         parallelism: Threads for each stage by its name; one where not given. May be set later, too.
     """
 
-    def __init__(self, handler: Any, micro_batch_size: int = 1, parallelism: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, parent_handler: Any, micro_batch_size: int = 1, parallelism: dict[str, int] | None = None
+    ) -> None:
         if micro_batch_size < 1:
             raise ValueError("micro_batch_size must be at least 1")
-        self.handler = handler
+        self.handler = parent_handler
         self.micro_batch_size = micro_batch_size
+        self._here = threading.local()
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._parallelism: dict[str, int] = {}
         self.parallelism = parallelism or {}
@@ -46,26 +50,38 @@ class MicroBatching:
         self.shutdown()
         self._parallelism = {stage: max(1, int(wanted.get(stage, 1))) for stage in _STAGES}
 
-    def get_micro_batch_idx(self, batch_size: int) -> list[tuple[int, int]]:
-        """Return (first, behind the last) of each part of a batch of this size."""
-        step = self.micro_batch_size
-        return [(start, min(start + step, batch_size)) for start in range(0, batch_size, step)]
+    def get_micro_batch_idx(self) -> int | None:
+        """Return which part (from 0) the stage that runs in this thread works on; None outside of a stage."""
+        return getattr(self._here, "part", None)
 
-    @timed
-    def handle(self, data: list[Any], context: Any) -> list[Any]:
+    def __call__(self, data: list[Any], context: Any) -> Any:
+        """Do as ``BaseHandler.handle``: answers for ``data``, an explanation, or the model's own description."""
+        started = monotonic()
+        handler = self.handler
+        handler.context = context
+        if _says(handler, "_is_describe"):
+            output: Any = [handler.describe_handle()]
+        elif _says(handler, "_is_explain"):
+            output = handler.explain_handle(handler.preprocess(data), data)
+        else:
+            output = self.handle(data)
+        metrics = getattr(context, "metrics", None)
+        if metrics is not None:
+            metrics.add_time("HandlerTime", round((monotonic() - started) * 1000, 2), None, "ms")
+        return output
+
+    def handle(self, data: list[Any]) -> list[Any]:
         """Return the answers for ``data`` in its order.
 
         Raises:
             Exception: What a stage raised for the first part that failed.
         """
-        self.handler.context = context
         for stage in _STAGES:
             if stage not in self._pools:
                 self._pools[stage] = ThreadPoolExecutor(self._parallelism[stage], thread_name_prefix=f"zts-{stage}")
-        chains = [self._chain(data[start:end]) for start, end in self.get_micro_batch_idx(len(data))]
+        step = self.micro_batch_size
+        chains = [self._chain(part, data[at : at + step]) for part, at in enumerate(range(0, len(data), step))]
         return [answer for chain in chains for answer in chain.result()]
-
-    __call__ = handle
 
     def shutdown(self) -> None:
         """End the threads; the next call starts them anew."""
@@ -73,8 +89,8 @@ class MicroBatching:
         for pool in pools.values():
             pool.shutdown(wait=True)
 
-    def _chain(self, part: list[Any]) -> Future[Any]:
-        """Put one part through the stages; each stage is queued when the one before it is done."""
+    def _chain(self, part: int, rows: list[Any]) -> Future[Any]:
+        """Put part number ``part`` through the stages; each stage is queued when the one before it is done."""
         done: Future[Any] = Future()
 
         def advance(value: Any, stage_number: int) -> None:
@@ -82,7 +98,7 @@ class MicroBatching:
                 done.set_result(value)
                 return
             stage = _STAGES[stage_number]
-            running = self._pools[stage].submit(getattr(self.handler, stage), value)
+            running = self._pools[stage].submit(self._run_stage, stage, part, value)
             running.add_done_callback(lambda future: finished(future, stage_number))
 
         def finished(future: Future[Any], stage_number: int) -> None:
@@ -91,5 +107,17 @@ class MicroBatching:
             except BaseException as exc:
                 done.set_exception(exc)
 
-        advance(part, 0)
+        advance(rows, 0)
         return done
+
+    def _run_stage(self, stage: str, part: int, value: Any) -> Any:
+        self._here.part = part
+        try:
+            return getattr(self.handler, stage)(value)
+        finally:
+            self._here.part = None
+
+
+def _says(handler: Any, question: str) -> bool:
+    ask = getattr(handler, question, None)
+    return bool(ask()) if callable(ask) else False

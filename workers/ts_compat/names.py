@@ -129,16 +129,16 @@ def get_yaml_config(yaml_file_path: str) -> dict[str, Any]:
         return yaml.safe_load(file) or {}
 
 
-def deprecated(version: str, replacement: str = "", use_class: bool = False) -> Callable[[_Function], _Function]:
-    """Return a decorator that warns with DeprecationWarning whenever the function is called."""
+def deprecated(
+    version: str, replacement: str = "", klass: type[Warning] = PendingDeprecationWarning
+) -> Callable[[_Function], _Function]:
+    """Return a decorator that gives a warning of class ``klass`` whenever the function is called."""
 
     def decorate(function: _Function) -> _Function:
-        name = function.__qualname__.rpartition(".")[0] if use_class else function.__name__
-
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             hint = f"; use {replacement}" if replacement else ""
-            warnings.warn(f"{name} is deprecated since {version}{hint}", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"{function.__name__} is deprecated since {version}{hint}", klass, stacklevel=2)
             return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""``ts.metrics.metric.Metric`` and ``ts.metrics.metrics_store.MetricsStore``: deprecated, kept for old handlers."""
+"""Other names of ``ts.metrics``: deprecated ones that old handlers use, and the cache that tests of handlers make."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zts.clock import wall_time_s
+from zts.errors import ConfigError
+from zts.metrics.definition_file import load_definitions
+from zts.metrics.definitions import MODEL
 from zts.metrics.lines import expanded_unit
-from zts.workers.metrics import Dimension, Metrics, MetricTypes
+from zts.workers.metrics import Dimension, Metrics, MetricsCacheKeyError, MetricTypes
+from zts.workers.metrics import Metric as CachingMetric
 
-__all__ = ["Metric", "MetricsStore"]
+__all__ = ["CachingMetric", "Metric", "MetricsCacheYamlImpl", "MetricsStore"]
 
 _KINDS = {"counter": MetricTypes.COUNTER, "gauge": MetricTypes.GAUGE, "histogram": MetricTypes.HISTOGRAM}
 
@@ -75,3 +79,36 @@ class MetricsStore(Metrics):
 
     def __init__(self, request_ids: Mapping[int, str] | None, model_name: str) -> None:
         super().__init__(model_name, request_ids)
+
+
+class MetricsCacheYamlImpl(Metrics):
+    """``context.metrics`` as tests of handlers make it, from a metrics.yaml.
+
+    Args:
+        config_file_path: The file; read by ``initialize_cache``.
+    """
+
+    def __init__(self, config_file_path: str) -> None:
+        super().__init__("")
+        self.config_file_path = config_file_path
+
+    def initialize_cache(self) -> None:
+        """Define the file's ``model_metrics``.
+
+        Raises:
+            MetricsCacheKeyError: If the file cannot be used.
+        """
+        try:
+            definitions = load_definitions(self.config_file_path)
+        except ConfigError as exc:
+            raise MetricsCacheKeyError(exc.public_message) from None
+        for row in definitions.of_group(MODEL):
+            self.add_metric_to_cache(row.name, row.unit, row.dimensions, MetricTypes(row.kind))
+
+    def set_model_name(self, model_name: str) -> None:
+        """Make this the value of the dimension ``ModelName``."""
+        self.model_name = model_name
+
+    def set_request_ids(self, request_ids: Mapping[int, str] | None) -> None:
+        """Make these the ids of the present batch."""
+        self.request_ids = request_ids

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psutil
 
 __all__ = ["check_process_mem_usage", "get_cpu_usage"]
@@ -15,6 +17,7 @@ def get_cpu_usage(pid: str | int) -> int:
         return 0
 
 
-def check_process_mem_usage(stdin: str) -> list[str]:
-    """Return ``pid:bytes`` for each process id in a comma-separated list."""
-    return [f"{pid}:{get_cpu_usage(pid)}" for pid in stdin.strip().split(",") if pid]
+def check_process_mem_usage(stdin: Any) -> list[str]:
+    """Return ``pid:bytes`` for each process id in a comma-separated line: of a stream, or given as text."""
+    text = stdin if isinstance(stdin, str) else stdin.readline()
+    return [f"{pid}:{get_cpu_usage(pid)}" for pid in text.strip().split(",") if pid]

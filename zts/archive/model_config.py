@@ -36,6 +36,7 @@ class ConfigKeys:
     max_retry_timeout_s: float | None = None
     client_timeout_s: float | None = None
     job_queue_size: int | None = None
+    use_job_ticket: bool | None = None
     device_type: str | None = None
     device_ids: tuple[int, ...] | None = None
     priority: str | None = None
@@ -150,6 +151,7 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "maxRetryTimeoutInSec": ("max_retry_timeout_s", _seconds(1, 1)),
     "clientTimeoutInMills": ("client_timeout_s", _seconds(0, 1000)),
     "jobQueueSize": ("job_queue_size", _count(1)),
+    "useJobTicket": ("use_job_ticket", _flag),
     "deviceType": ("device_type", _word("cpu", "gpu")),
     "deviceIds": ("device_ids", _ids),
     "priority": ("priority", _word("high", "normal", "low")),
@@ -162,11 +164,9 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
 
 # TorchServe's keys that are known and not acted on yet, with what happens instead.
 _LATER: Final[dict[str, str]] = {
-    "useJobTicket": "requests wait in the queue (jobQueueSize) instead of being refused when no worker is idle",
     "parallelType": "each worker is one process",
     "parallelLevel": "each worker is one process",
     "torchrun": "each worker is one process",
-    "asyncCommunication": "batches are answered as a whole",
     "continuousBatching": "requests are batched as always",
     "sequenceBatching": "requests of a sequence may meet different workers",
 }

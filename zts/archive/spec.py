@@ -128,6 +128,7 @@ def _from_file_only(keys: ConfigKeys, settings: Settings) -> dict[str, Any]:
         "client_timeout_s": _first(keys.client_timeout_s, 0.0),
         "job_queue_size": _first(keys.job_queue_size, settings.job_queue_size),
         "job_queue_bytes": settings.job_queue_bytes,
+        "use_job_ticket": _first(keys.use_job_ticket, False),
         "device_type": _first(keys.device_type, ""),
         "device_ids": _first(keys.device_ids, ()),
         "priority": _first(keys.priority, "normal"),

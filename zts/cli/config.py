@@ -16,6 +16,7 @@ from zts.settings import Settings
 __all__ = ["add_arguments", "explained", "explained_text", "run"]
 
 _SECRET: Final = "(not shown)"
+_WIDEST: Final = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,10 +73,13 @@ def _value(settings: Settings, key: str, field: str) -> Any:
 
 def explained_text(rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> str:
     """Return the records as a table for people."""
-    shown = [(row["key"], _text(row["value"]), _where(row)) for row in rows]
+    shown = [(row["key"], _short(_text(row["value"])), _where(row)) for row in rows]
     widths = [max((len(row[column]) for row in shown), default=0) for column in (0, 1)]
-    widths[1] = min(widths[1], 60)
     return "\n".join(f"{key:{widths[0]}}  {value:{widths[1]}}  {where}".rstrip() for key, value, where in shown)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
 
 
 def _where(row: Mapping[str, Any]) -> str:

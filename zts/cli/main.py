@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "status": "show what runs",
     "models": "list, describe, register, scale and unregister models",
     "predict": "send a file to a model and print the answer",
+    "try": "load a handler here, send it a file, show what it sees and answers",
     "archive": "pack a model archive (torch-model-archiver's flags)",
     "config": "explain the configuration: each value and where it was said",
     "bench": "measure throughput and latency over REST or ZeroMQ",

@@ -197,6 +197,10 @@ class Application(httputil.HTTPServerConnectionDelegate):
                 continue
         self._guard.check(last, given)
 
+    def flush_access_log(self) -> None:
+        """Write the lines that are still held."""
+        self._access.flush()
+
     def opened(self, exchange: Exchange) -> None:
         """A request's head is there."""
         self.open_count += 1

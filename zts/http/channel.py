@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import zmq
 
@@ -27,6 +27,13 @@ _MAX_PER_WAKE: Final = 64
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 1000
 _TCP_HEARTBEAT_MS: Final = 5000
+# Plain numbers: operators on pyzmq's enums cost more than the calls they are for.
+_EVENTS: Final = int(zmq.EVENTS)
+_RCVMORE: Final = int(zmq.RCVMORE)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_SNDMORE: Final = int(zmq.SNDMORE)
+_POLLIN: Final = int(zmq.POLLIN)
+_POLLOUT: Final = int(zmq.POLLOUT)
 
 
 class Channel:
@@ -92,10 +99,10 @@ class Channel:
         frames = encode(message)
         last = len(frames) - 1
         try:
-            self._socket.send(frames[0], zmq.NOBLOCK | (zmq.SNDMORE if last else 0))
+            self._socket.send(frames[0], _NOBLOCK | (_SNDMORE if last else 0))
             for number in range(1, last + 1):
-                more = zmq.SNDMORE if number < last else 0
-                self._socket.send(frames[number], zmq.NOBLOCK | more, copy=False)
+                more = _SNDMORE if number < last else 0
+                self._socket.send(frames[number], _NOBLOCK | more, copy=False)
         except zmq.Again:
             self._drain()
             return False
@@ -125,19 +132,19 @@ class Channel:
 
     def _step(self) -> bool:
         """Handle one message or a change of the connection; False when nothing is left."""
-        events = int(self._socket.getsockopt(zmq.EVENTS))
-        is_up = bool(events & zmq.POLLOUT)
+        events = cast(int, self._socket.getsockopt(_EVENTS))
+        is_up = bool(events & _POLLOUT)
         if is_up != self.is_up:
             self.is_up = is_up
             self._on_link(is_up)
             # What that sent may have changed the events.
             return not self._closed
-        if not events & zmq.POLLIN:
+        if not events & _POLLIN:
             return False
-        frames: list[Any] = [self._socket.recv(zmq.NOBLOCK)]
-        while self._socket.getsockopt(zmq.RCVMORE):
+        frames: list[Any] = [self._socket.recv(_NOBLOCK)]
+        while self._socket.getsockopt(_RCVMORE):
             # Large bodies come as views of ZeroMQ's own memory.
-            frames.append(self._socket.recv(zmq.NOBLOCK, copy=False).buffer)
+            frames.append(self._socket.recv(_NOBLOCK, copy=False).buffer)
         try:
             message = decode(frames)
         except RemoteProtocolError:

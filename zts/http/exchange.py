@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from tornado import httputil
 
 from zts.clock import monotonic
 from zts.http.parsing import HeaderPairs, is_sane_request_id, query_parameters, spelled_headers
+from zts.http.request_ids import new_request_id
 from zts.http.responses import CHUNKED, UNFRAMED, Answer, response_head
 from zts.http.streams import BodyStream
 from zts.wire.messages import Body
@@ -33,6 +33,9 @@ _BROKEN_STATUS: Final = 500
 # Of a request's head, as TorchServe's; more is no HTTP message to it.
 _MAX_LINE_BYTES: Final = 4096
 _MAX_HEADER_BYTES: Final = 8192
+_NO_HEADERS: Final = httputil.HTTPHeaders()
+# Smaller pieces of a body are put together as they come: an object for each would weigh more than they do.
+_SMALL_PIECE_BYTES: Final = 4096
 _TOO_LARGE: Final = b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\n"
 
 
@@ -51,7 +54,7 @@ class Exchange(httputil.HTTPMessageDelegate):
     def __init__(self, app: Application, connection: Any) -> None:
         self._app = app
         self._connection = connection
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._size = 0
         self._is_open = False  # between headers and answer
         self._is_refused = False
@@ -61,7 +64,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self.path = ""
         self.query = ""
         self.version = ""
-        self.headers = httputil.HTTPHeaders()
+        self.headers = _NO_HEADERS
         self.body = b""
         self.request_id = ""
         self.started_at = 0.0
@@ -103,7 +106,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self.path, _, self.query = target.partition("?")
         self.headers = headers
         given = headers.get("X-Request-Id")
-        self.request_id = given if given and is_sane_request_id(given) else str(uuid4())
+        self.request_id = given if given and is_sane_request_id(given) else new_request_id()
         self._closes = not self._may_keep_alive()
         self._is_open = True
         self._app.opened(self)
@@ -132,8 +135,14 @@ class Exchange(httputil.HTTPMessageDelegate):
                 self._connection.close()
         elif self._size > self._app.max_request_bytes:
             self._refuse(is_chunked=True)
-        else:
+        elif len(chunk) >= _SMALL_PIECE_BYTES or not self._chunks:
             self._chunks.append(chunk)
+        else:
+            last = self._chunks[-1]
+            if isinstance(last, bytearray) and len(last) < _JOIN_BYTES:
+                last += chunk
+            else:
+                self._chunks.append(bytearray(chunk))
 
     def finish(self) -> None:
         """The request is complete: dispatch it."""
@@ -144,7 +153,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             else:
                 self._connection.finish()
             return
-        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self.body = bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self._app.dispatch(self)
 
@@ -179,7 +188,11 @@ class Exchange(httputil.HTTPMessageDelegate):
     @property
     def peer(self) -> str:
         """Address of the client, as in TorchServe's access log."""
-        address = getattr(getattr(self._connection, "context", None), "address", None)
+        context = getattr(self._connection, "context", None)
+        known: str | None = getattr(context, "peer", None)
+        if known is not None:
+            return known
+        address = getattr(context, "address", None)
         if isinstance(address, tuple) and len(address) >= 2:
             return f"/{address[0]}:{address[1]}"
         return "/unix"

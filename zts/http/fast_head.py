@@ -35,12 +35,16 @@ class FastHeaders(httputil.HTTPHeaders):
     It can be used where Tornado's own class is read, and costs a third of it. Repeated names are joined with a comma
     by lookups, and appear one by one in ``get_all``.
 
+    Attributes:
+        memo: Whatever a reader has worked out from this head, request line included, for the next request with the
+            same one.
+
     >>> headers = FastHeaders([("X-aBc", "1"), ("x-abc", "2")])
     >>> headers["x-ABC"], list(headers.get_all())
     ('1,2', [('X-aBc', '1'), ('x-abc', '2')])
     """
 
-    __slots__ = ("_by_name", "_pairs")
+    __slots__ = ("_by_name", "_pairs", "memo")
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
         self._pairs = tuple(pairs)
@@ -49,6 +53,7 @@ class FastHeaders(httputil.HTTPHeaders):
             key = name.lower()
             by_name[key] = f"{by_name[key]},{value}" if key in by_name else value
         self._by_name: Mapping[str, str] = by_name
+        self.memo: object = None
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a header's value, or ``default``."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from zts.bodies import error_body, error_event, no_worker_text
 from zts.clock import monotonic
@@ -13,6 +14,7 @@ from zts.http import oip
 from zts.http.api_description import describe_prediction
 from zts.http.app import Handler, Tally
 from zts.http.exchange import Exchange
+from zts.http.fast_head import FastHeaders
 from zts.http.health import Health
 from zts.http.link import BrokerLink
 from zts.http.parsing import bare_type, form_parts, is_form, priority_of, segments_of, timeout_ms_of
@@ -20,7 +22,18 @@ from zts.http.responses import Answer, json_answer, reason_of
 from zts.http.targets import Target, check_names, target_of
 from zts.http.tokens import INFERENCE as INFERENCE_TOKEN
 from zts.http.workflows import workflow_not_found
-from zts.wire.heads import BODY, PARTS, JobHead, Part, ResultHead, pack_job_head, pack_parts, unpack_result_head
+from zts.wire.heads import (
+    BODY,
+    PARTS,
+    JobHead,
+    Part,
+    ResultHead,
+    job_head_with_id,
+    pack_job_head,
+    pack_job_head_rest,
+    pack_parts,
+    unpack_result_head,
+)
 from zts.wire.messages import Result
 
 __all__ = ["Inference", "Predictor", "StartupModel", "answer_of", "failure_of"]
@@ -32,6 +45,7 @@ _STARTUP_FRESH_S: Final = 2.0
 _NO_WORKER: Final = frozenset({"no_worker", "queue_full"})
 # What nobody gave a type is bytes.
 _BYTES_TYPE: Final = "application/octet-stream"
+_SHORT_HEAD_BYTES: Final = 1024
 _EVENTS_TYPE: Final = "text/event-stream"
 
 
@@ -54,10 +68,17 @@ class Predictor:
         Raises:
             ZtsError: If the request is malformed.
         """
-        target = target_of(segments_of(exchange.path))
-        if target is None:
-            raise ResourceNotFound("Requested resource is not found, please refer to API document.")
-        self.run(exchange, target)
+        plan = getattr(exchange.headers, "memo", None)
+        if plan is None:
+            target = target_of(segments_of(exchange.path))
+            if target is None:
+                raise ResourceNotFound("Requested resource is not found, please refer to API document.")
+            plan = _plan_of(exchange, target)
+            if plan is None:
+                self.run(exchange, target)
+                return
+        head = job_head_with_id(plan.head_rest, exchange.request_id)
+        self._submit(exchange, plan.model, plan.version, plan.priority, plan.timeout_ms, head, exchange.body)
 
     def run(self, exchange: Exchange, target: Target) -> None:
         """Submit the job of ``target``.
@@ -85,6 +106,11 @@ class Predictor:
         if fields is not None:
             kind, body, bare = PARTS, pack_parts(fields), ""
         head = pack_job_head(JobHead(exchange.request_id, pairs, kind, bare))
+        self._submit(exchange, model, version, priority, timeout_ms, head, body)
+
+    def _submit(
+        self, exchange: Exchange, model: str, version: str, priority: int, timeout_ms: int, head: bytes, body: bytes
+    ) -> None:
         answering = _Answering(exchange, model, version)
         job_id = self._link.submit(
             model, version, priority, timeout_ms, head, body, answering.on_result, answering.on_chunk
@@ -103,6 +129,44 @@ class Predictor:
                 "send plain data with another content type (curl: -H 'content-type: text/plain' or -T FILE)",
                 model,
             )
+
+
+class _Plan(NamedTuple):
+    """What becomes of a request, as far as its head alone tells."""
+
+    model: str
+    version: str
+    priority: int
+    timeout_ms: int
+    head_rest: bytes
+
+
+def _plan_of(exchange: Exchange, target: Target) -> _Plan | None:
+    """Return the plan for all requests with this head and remember it there; None if the body has a say in it.
+
+    Raises:
+        ZtsError: If the request is malformed.
+    """
+    headers = exchange.headers
+    content_type = headers.get("Content-Type", "")
+    if (
+        not isinstance(headers, FastHeaders)
+        or "Transfer-Encoding" in headers
+        or is_form(content_type)
+        or target.merges_query
+    ):
+        return None
+    check_names(target)
+    head = JobHead("", _headers_of(exchange, target), BODY, bare_type(content_type))
+    plan = _Plan(
+        target.model,
+        target.version,
+        priority_of(headers.get("X-Zts-Priority", "")),
+        timeout_ms_of(headers.get("X-Zts-Timeout-Ms", "")),
+        pack_job_head_rest(head),
+    )
+    headers.memo = plan
+    return plan
 
 
 def _headers_of(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
@@ -176,10 +240,14 @@ def failure_of(result: Result) -> ZtsError | None:
     return error_from_wire(head.error, text, result.status, head.type_name or None)
 
 
+# Heads of results are mostly the same few.
+_read_head = lru_cache(maxsize=512)(unpack_result_head)
+
+
 def answer_of(result: Result, model: str, version: str) -> Answer:
     """Return the HTTP answer for a result; ``model`` and ``version`` as the URL named them."""
     try:
-        head = unpack_result_head(result.head)
+        head = _read_head(result.head) if len(result.head) < _SHORT_HEAD_BYTES else unpack_result_head(result.head)
     except RemoteProtocolError:
         head = ResultHead(error="bad_message")
         result = Result(result.item_id, 500, b"", b"The worker's answer could not be read.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -29,12 +30,14 @@ from zts.http.servers import Server, make_server
 from zts.http.token_route import TokenRoute
 from zts.http.tokens import TokenGuard
 from zts.http.zmq_link import ZmqLink
+from zts.metrics.definition_file import load_definitions
 from zts.settings import Settings
 
 __all__ = ["HttpService", "run"]
 
 _log = logging.getLogger("zts.http")
 
+_GC_THRESHOLD: Final = 20_000
 _STOP_POLL_S: Final = 0.02
 
 
@@ -64,6 +67,7 @@ class HttpService:
             BrokerUnavailable: If a broker endpoint is no address.
         """
         guard = TokenGuard.of_instance(self._settings, self._index)
+        definitions = load_definitions(self._settings.metrics_config)  # before anything is bound: it may be wrong
         self._bound = bind_all(self._settings, self._index)
         info = {"pid": os.getpid(), "addresses": [row.url for row in self._bound]}
         self._link = ZmqLink(
@@ -77,14 +81,15 @@ class HttpService:
         self._link.start(loop)
         predictor = Predictor(self._link, self._tally)
         for row in self._bound:
-            app = _application(self._settings, row.surfaces, self._link, predictor, self._tally, guard)
+            metrics = Metrics(self._settings.metrics_mode, definitions, self._link, self._tally.counters)
+            app = _application(self._settings, row.surfaces, self._link, predictor, self._tally, guard, metrics)
             server = make_server(self._settings, row, app, loop)
             server.add_sockets(row.sockets)
             self._apps.append(app)
             self._servers.append(server)
             _log.info("%s API on %s", " and ".join(row.surfaces), row.url)
         if self._index == 0 and self._settings.metrics_mode != "prometheus":
-            self._metrics_log = MetricsLog(self._settings, self._link)
+            self._metrics_log = MetricsLog(self._settings.metrics_mode, definitions, self._link)
             self._metrics_log.start(loop)
         self._write_addresses()
 
@@ -112,6 +117,8 @@ class HttpService:
             _log.warning("%d requests were still open after %g s", left, self._settings.drain_timeout_s)
         for server in self._servers:
             await server.close_all_connections()
+        for app in self._apps:
+            app.flush_access_log()
         if self._metrics_log is not None:
             await self._metrics_log.stop()
         if self._link is not None:
@@ -144,6 +151,7 @@ def _application(
     predictor: Predictor,
     tally: Tally,
     guard: TokenGuard | None,
+    metrics: Metrics,
 ) -> Application:
     """Return the application of one address.
 
@@ -159,7 +167,7 @@ def _application(
             routes.append(TokenRoute(guard))
         routes.append(Management(settings, link))
     if "metrics" in surfaces:
-        routes.append(Metrics(settings, link, tally.counters))
+        routes.append(metrics)
     return Application(settings, routes, predictor if "inference" in surfaces else None, tally, guard)
 
 
@@ -183,6 +191,10 @@ async def _serve(settings: Settings, index: int) -> int:
     except (ConfigError, BrokerUnavailable) as exc:
         print(f"zts http: {exc.public_message}", file=sys.stderr)
         return 2
+    # What is here by now stays, and requests make hardly any cycles: look for them less often, and not in all that.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)

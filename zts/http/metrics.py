@@ -20,12 +20,11 @@ from zts.http.app import Handler
 from zts.http.exchange import Exchange
 from zts.http.link import BrokerLink
 from zts.http.responses import Answer
-from zts.metrics.definition_file import load_definitions
+from zts.metrics.definitions import Definitions
 from zts.metrics.exposition import Family
 from zts.metrics.exposition import render as render_text
 from zts.metrics.front_end import LEGACY, RecentTimes, front_end_families
 from zts.metrics.registry import empty_families, merged
-from zts.settings import Settings
 
 __all__ = ["Metrics", "families_of", "render"]
 
@@ -39,20 +38,20 @@ class Metrics:
     """Routes of the metrics port.
 
     Args:
-        settings: ``metrics_mode`` and ``metrics_config``.
+        mode: ``log``, ``prometheus`` or ``legacy``.
+        definitions: Of metrics.yaml.
         link: Way to the broker.
         own_counters: This process's counters, for a scrape without a broker.
-
-    Raises:
-        ConfigError: If ``metrics_config`` cannot be used.
     """
 
-    def __init__(self, settings: Settings, link: BrokerLink, own_counters: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self, mode: str, definitions: Definitions, link: BrokerLink, own_counters: Callable[[], Mapping[str, int]]
+    ) -> None:
         self._link = link
         self._own_counters = own_counters
         self._hostname = socket.gethostname()
-        self._mode = settings.metrics_mode
-        self._definitions = load_definitions(settings.metrics_config)
+        self._mode = mode
+        self._definitions = definitions
         self._recent = RecentTimes()
 
     def find(self, method: str, segments: Sequence[str]) -> Handler | None:

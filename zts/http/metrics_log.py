@@ -15,9 +15,8 @@ from typing import Final
 from zts.clock import monotonic, wall_time_s
 from zts.errors import ZtsError
 from zts.http.link import BrokerLink
-from zts.metrics.definition_file import load_definitions
+from zts.metrics.definitions import Definitions
 from zts.metrics.front_end import LEGACY, LogDiff, RecentTimes, front_end_families
-from zts.settings import Settings
 
 __all__ = ["MetricsLog"]
 
@@ -33,17 +32,15 @@ class MetricsLog:
     """Look at the broker's counts, log what changed.
 
     Args:
-        settings: ``metrics_mode`` (in ``legacy`` three metrics are on ``/metrics`` instead) and ``metrics_config``.
+        mode: ``log``, or ``legacy``, in which three metrics are on ``/metrics`` instead.
+        definitions: Of metrics.yaml.
         link: Way to the broker.
-
-    Raises:
-        ConfigError: If ``metrics_config`` cannot be used.
     """
 
-    def __init__(self, settings: Settings, link: BrokerLink) -> None:
+    def __init__(self, mode: str, definitions: Definitions, link: BrokerLink) -> None:
         self._link = link
-        self._definitions = load_definitions(settings.metrics_config)
-        self._left_out = LEGACY if settings.metrics_mode == "legacy" else ()
+        self._definitions = definitions
+        self._left_out = LEGACY if mode == "legacy" else ()
         self._hostname = socket.gethostname()
         self._recent = RecentTimes()
         self._diff = LogDiff()

@@ -71,12 +71,14 @@ def is_sane_request_id(text: str) -> bool:
 
 
 def segments_of(path: str) -> list[str]:
-    """Return the decoded parts of a path; slashes at its end mean nothing, as in TorchServe.
+    """Return the decoded parts of a path; slashes at its end mean nothing, encoded ones are slashes, as in TorchServe.
 
     >>> segments_of("/models/a%20b/"), segments_of("/")
     (['models', 'a b'], [''])
     """
-    return [unquote(part) if "%" in part else part for part in path[1:].rstrip("/").split("/")]
+    if "%" in path:
+        path = unquote(path)
+    return path[1:].rstrip("/").split("/")
 
 
 def query_parameters(query: str) -> dict[str, str]:

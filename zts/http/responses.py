@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from zts.bodies import error_of, invalid_http, json_body, status_body
 from zts.errors import ZtsError
@@ -60,8 +59,7 @@ _CLASSES: Final = {2: "Success", 3: "Redirection", 4: "Client Error", 5: "Server
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A whole HTTP answer. ``reason`` None: the usual phrase."""
 
     status: int
@@ -115,7 +113,7 @@ def response_head(
     Args:
         answer: Its status, reason, content type and headers.
         request_id: Printable; checked or made by us.
-        length: For ``content-length``; None: no such header (204 and 304 have no body).
+        length: For ``content-length``; None: no such header, and no type either (204 and 304 have no body).
         close: The connection ends after this answer.
         cors: Lines of ``cors_lines``.
         framing: ``CHUNKED`` or ``UNFRAMED`` for a streamed answer, whose length is None.
@@ -125,7 +123,7 @@ def response_head(
         reason = reason_of(answer.status)
     elif reason:
         reason = _clean(reason)
-    kind = answer.content_type
+    kind = answer.content_type if length is not None or framing else ""
     extra = f"content-type: {kind if kind == JSON_TYPE else _clean(kind)}\r\n" if kind else ""
     if answer.headers:
         extra += "".join(f"{_clean(name)}: {_clean(value)}\r\n" for name, value in answer.headers if _is_allowed(name))

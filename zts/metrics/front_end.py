@@ -103,10 +103,14 @@ def _by_version(figures: Iterable[tuple[Stats, float, float]]) -> list[tuple[dic
     out: list[tuple[dict[str, str], float]] = []
     for model, whole, by_default in figures:
         name = str(model["name"])
-        for version, value in (("default", by_default), (str(model["version"]), whole - by_default)):
-            # A rest of a microsecond is what adding floats leaves.
-            if value > 1e-3:
-                out.append(({"model_name": name, "model_version": version}, round(value, 3)))
+        asked_default = model.get("requests_default", 0)
+        asked = model.get("requests", 0) - asked_default
+        for version, value, is_asked in (
+            ("default", by_default, asked_default),
+            (str(model["version"]), whole - by_default, asked),
+        ):
+            if is_asked:
+                out.append(({"model_name": name, "model_version": version}, max(0.0, round(value, 3))))
     return out
 
 

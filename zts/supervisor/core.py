@@ -165,9 +165,7 @@ class Finish:
 Event: TypeAlias = (
     StartRequested | RoleExited | FleetReady | HttpReady | ModelsSettled | StartFailed | StopRequested | TimePassed
 )
-Action: TypeAlias = (
-    StartRole | StopRole | KillRole | RegisterModels | AnnounceReady | ReportRestart | Finish
-)
+Action: TypeAlias = StartRole | StopRole | KillRole | RegisterModels | AnnounceReady | ReportRestart | Finish
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 
 from zts.clock import monotonic
 from zts.errors import ConfigError, ServerError
-from zts.settings import Settings
+from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.supervisor.banner import banner
 from zts.supervisor.core import Finish
 from zts.supervisor.instance import Instance
@@ -29,6 +29,8 @@ from zts.supervisor.readiness import accepts_connections
 from zts.supervisor.startup_models import Control, ControlFor
 
 __all__ = ["READY_LINE", "StartOptions", "connect_control", "remembered_command", "start"]
+
+_log = logging.getLogger(__name__)
 
 # TorchServe's launchers wait for exactly this line.
 READY_LINE: Final = "Model server started."
@@ -75,10 +77,11 @@ def start(settings: Settings, warnings: Sequence[str], options: StartOptions) ->
     """Start an instance; return 0 when it is up (or, in the foreground, has ended as wished), 1 if it failed.
 
     Raises:
-        ConfigError: If the runtime folder or the log folder cannot be used.
+        ConfigError: If the runtime folder, the log folder or metrics_config cannot be used.
         Conflict: If an instance runs with this runtime folder.
         ServerError: If the start failed; the message is the reason.
     """
+    _check_metrics_config(settings)
     instance = Instance(Path(settings.runtime_dir))
     instance.prepare()
     for note in instance.acquire():
@@ -91,6 +94,10 @@ def start(settings: Settings, warnings: Sequence[str], options: StartOptions) ->
             print(f"zts start: {warning}", file=sys.stderr)
         print(banner(settings, options.config_file), flush=True)
         _set_up_logging(settings)
+        if settings.enable_model_api and settings.allowed_urls == DEFAULT_ALLOWED_URLS:
+            _log.warning(
+                "models can be registered from any address: set allowed_urls in config.properties to limit them"
+            )
     except BaseException:
         instance.release()
         raise
@@ -100,6 +107,18 @@ def start(settings: Settings, warnings: Sequence[str], options: StartOptions) ->
             raise ServerError(finish.reason)
         return finish.exit_code
     return _detach(settings, instance, options)
+
+
+def _check_metrics_config(settings: Settings) -> None:
+    """Read metrics.yaml once, so that a wrong one is one line here and not three roles that end.
+
+    Raises:
+        ConfigError: If the file cannot be used.
+    """
+    if settings.metrics_config:
+        from zts.metrics.definition_file import load_definitions  # brings YAML, which most starts do without
+
+        load_definitions(settings.metrics_config)
 
 
 def _check_shared_ports(settings: Settings) -> None:

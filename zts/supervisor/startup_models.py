@@ -160,9 +160,7 @@ def register_models(
         threading.Thread(target=work, name=f"register-{number}", daemon=True).start()
 
 
-def _register(
-    model: StartupModel, settings: Settings, control_for: ControlFor, failed: Callable[[str], None]
-) -> None:
+def _register(model: StartupModel, settings: Settings, control_for: ControlFor, failed: Callable[[str], None]) -> None:
     try:
         _ask(model, settings, control_for)
     except _StartImpossible as exc:

@@ -41,6 +41,7 @@ def stop(instance: Instance, timeout_s: float | None) -> bool:
             print("Removing orphan pid file.")
             with contextlib.suppress(OSError):
                 instance.pid_file.unlink()
+        remove_key_file(instance.runtime_dir)
         print("zts is not currently running.")
         return False
     if timeout_s is None:

@@ -8,8 +8,7 @@ key is the default, unknown keys are ignored, so that either side may be newer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from zts.errors import RemoteProtocolError
 from zts.wire.codec import pack, unpack
@@ -23,7 +22,9 @@ __all__ = [
     "JobHead",
     "Part",
     "ResultHead",
+    "job_head_with_id",
     "pack_job_head",
+    "pack_job_head_rest",
     "pack_parts",
     "pack_result_head",
     "unpack_job_head",
@@ -39,8 +40,7 @@ Headers = Sequence[tuple[str, str]]
 Part = tuple[str, str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class JobHead:
+class JobHead(NamedTuple):
     """How to read a job's body.
 
     Attributes:
@@ -64,8 +64,7 @@ class JobHead:
     typed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ResultHead:
+class ResultHead(NamedTuple):
     """How to read a result's body.
 
     Attributes:
@@ -109,6 +108,26 @@ def pack_job_head(head: JobHead) -> bytes:
     if head.typed:
         out["t"] = True
     return pack(out)
+
+
+def pack_job_head_rest(head: JobHead) -> bytes:
+    """Pack ``head`` but for its request id, for ``job_head_with_id``: many requests differ in nothing else."""
+    return pack_job_head(head._replace(request_id=""))
+
+
+def job_head_with_id(rest: bytes, request_id: str) -> bytes:
+    """Return what ``pack_job_head`` would for a head with this request id.
+
+    Args:
+        rest: From ``pack_job_head_rest``.
+        request_id: At most 255 ASCII characters.
+
+    >>> head = JobHead("abc", [("a", "b")], BODY, "text/plain")
+    >>> unpack_job_head(job_head_with_id(pack_job_head_rest(head), "abc")) == head
+    True
+    """
+    # msgpack: a map of up to 15 pairs begins with 0x80 + their number; a1 is a string of one byte, d9 one of up to 255.
+    return b"%c\xa1i\xd9%c%b%b" % (rest[0] + 1, len(request_id), request_id.encode("ascii"), rest[1:])
 
 
 def unpack_job_head(data: Body) -> JobHead:

@@ -38,6 +38,15 @@ def test_queue_is_bounded_by_count_but_what_a_worker_takes_at_once_does_not_wait
     assert answers(actions) == [("c", 6, 503, "queue_full", text)]
 
 
+def test_with_tickets_a_job_comes_in_only_if_a_worker_is_idle() -> None:
+    driver = Driver(["w1", "w2"], use_job_ticket=True, batch_size=2, prefetch=True)
+    text = "No worker of model m version 1.0 is idle, and its useJobTicket lets no job wait."
+    actions = driver.arrive(1, 2, 3, 4, 5)
+    assert sorted(sent(actions)) == [("w1", [3, 4]), ("w2", [1, 2])]
+    assert answers(actions) == [("c", 5, 503, "queue_full", text)]
+    assert answers(driver.arrive(6)) == [("c", 6, 503, "queue_full", text)]
+
+
 def test_queue_is_bounded_by_bytes_but_one_job_alone_always_fits() -> None:
     driver = Driver(job_queue_bytes=10)
     assert driver.arrive(job(1, body=b"x" * 50)) == []

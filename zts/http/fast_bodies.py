@@ -1,7 +1,7 @@
-"""Undo the chunked transfer coding, strictly and with bounds. No sockets.
+"""Where a request's body ends: by its length, or by the chunked transfer coding, undone strictly and with bounds.
 
 It is done here and not by llhttp because httptools neither tells where a message ended within the bytes it was fed
-nor bounds a chunk's extensions, its size's leading zeros or the trailers.
+nor bounds a chunk's extensions, its size's leading zeros or the trailers. No sockets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from zts.http.fast_head import BadMessage
 from zts.http.fast_limits import Limits
 
-__all__ = ["ChunkedBody"]
+__all__ = ["ChunkedBody", "SizedBody"]
 
 # Size, then extensions without control characters (a tab is allowed). No blank in front of the size.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -21,12 +21,37 @@ _TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\x
 _SIZE, _DATA, _DATA_END, _TRAILERS, _DONE = range(5)
 
 
+class SizedBody:
+    """A body whose length was declared.
+
+    >>> body = SizedBody(3)
+    >>> body.feed(b"ab", 0), body.feed(b"cGET ", 0), body.is_complete
+    (([b'ab'], 2), ([b'c'], 1), True)
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+
+    @property
+    def is_complete(self) -> bool:
+        """True once all of it was read."""
+        return not self._left
+
+    def feed(self, data: bytes, start: int) -> tuple[list[bytes], int]:
+        """Return the piece of the body in ``data[start:]``, and how far ``data`` was read."""
+        end = min(start + self._left, len(data))
+        self._left -= end - start
+        return [data[start:end] if start or end < len(data) else data] if end > start else [], end
+
+
 class ChunkedBody:
-    """The decoder of one body.
+    """A body in chunks.
 
     >>> body = ChunkedBody(Limits())
     >>> body.feed(b"3\\r\\nabc\\r\\n0\\r\\n\\r\\nGET ", 0)
-    ([b'abc'], 15)
+    ([b'abc'], 13)
     >>> body.is_complete
     True
     """

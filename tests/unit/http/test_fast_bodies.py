@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from zts.http.fast_chunks import ChunkedBody
+from zts.http.fast_bodies import ChunkedBody, SizedBody
 from zts.http.fast_head import BadMessage
 from zts.http.fast_limits import Limits
 
@@ -104,3 +104,13 @@ def test_random_bodies_in_random_pieces_come_out_whole() -> None:
         raw = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n" + NEXT
         sizes = [random.randrange(1, 20) for _ in range(len(raw))]
         assert read(raw, sizes) == (b"".join(parts), NEXT, True)
+
+
+def test_declared_bodies_end_at_their_length_and_whole_pieces_are_not_copied() -> None:
+    body = SizedBody(10)
+    piece = b"01234"
+    pieces, stop = body.feed(piece, 0)
+    assert (pieces, stop, body.is_complete) == ([piece], 5, False)
+    assert pieces[0] is piece
+    assert body.feed(b"xx56789" + NEXT, 2) == ([b"56789"], 7)
+    assert body.is_complete

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.http_service import Response, Serving, serving
+from zts.errors import ClientError, ConfigError
+from zts.http.tokens import API, INFERENCE, KEY_FILE, MANAGEMENT, KeyFile, TokenGuard, remove_key_file
+from zts.settings import Endpoints, Settings
+
+REFUSED = {
+    "code": 400,
+    "type": "InvalidKeyException",
+    "message": "Token Authorization failed. Token either incorrect, expired, or not provided correctly",
+}
+NOT_RENEWED = {
+    **REFUSED,
+    "message": "Token Authentication failed. Token either incorrect, expired, or not provided correctly",
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def replies(verb: str, args: Any) -> tuple[int, Any]:
+    return 200, {"healthy": True, "models": [], "versions": [], "workers": [], "counters": {}, "http": {}}
+
+
+def keys() -> dict[str, str]:
+    raw = json.loads(Path(KEY_FILE).read_text())
+    return {name: row["key"] for name, row in raw.items()}
+
+
+async def fetch(s: Serving, surface: str, target: str, authorization: str = "", method: str = "GET") -> Response:
+    headers = {"Authorization": authorization} if authorization else {}
+    return await s.fetch(method, target, surface=surface, **headers)
+
+
+def test_key_file_has_torchserves_form_and_only_its_owner_reads_it(folder: Path) -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True, on_request=replies):
+            raw = json.loads((folder / KEY_FILE).read_text())
+            assert list(raw) == ["management", "inference", "API"]
+            assert all(len(row["key"]) == 8 for row in raw.values())
+            assert raw["management"]["expiration time"].endswith("Z")
+            assert "expiration time" not in raw["API"]
+            assert stat.S_IMODE((folder / KEY_FILE).stat().st_mode) == 0o600
+
+    asyncio.run(scenario())
+
+
+def test_each_port_wants_its_own_key_and_metrics_none() -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True, on_request=replies) as s:
+            key = keys()
+            for surface, target, name, other in (
+                ("inference", "/ping", "inference", "management"),
+                ("inference", "/predictions/m", "inference", "API"),
+                ("inference", "/explanations/m", "inference", "API"),
+                ("inference", "/v2/models/m/infer", "inference", "management"),
+                ("management", "/models", "management", "inference"),
+            ):
+                for bad in ("", f"Bearer {key[other]}", f"bearer {key[name]}", f"Bearer {key[name]} x", key[name]):
+                    refused = await fetch(s, surface, target, bad)
+                    assert (refused.status, refused.json()) == (400, REFUSED), (target, bad)
+                assert (await fetch(s, surface, target, f"Bearer \t {key[name]}")).status == 200, target
+            assert (await fetch(s, "metrics", "/metrics")).status == 200
+            for surface in ("inference", "management"):
+                assert (await fetch(s, surface, "/api-description")).status == 200
+                assert (await fetch(s, surface, "/", method="OPTIONS")).status == 200
+                # What is there and what is not stays hidden from who has no key.
+                assert (await fetch(s, surface, "/zzz")).json() == REFUSED
+                assert (await fetch(s, surface, "/")).json() == REFUSED
+            assert len(s.broker.jobs) == 3
+
+    asyncio.run(scenario())
+
+
+def test_renewal_needs_the_api_key_and_changes_one_key() -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True, on_request=replies) as s:
+            before = keys()
+            api = f"Bearer {before['API']}"
+            for target, authorization in (
+                ("/token?type=inference", ""),
+                ("/token?type=inference", f"Bearer {before['management']}"),
+                ("/token", api),
+                ("/token?type=API", api),
+            ):
+                refused = await fetch(s, "management", target, authorization)
+                assert (refused.status, refused.json()) == (400, NOT_RENEWED), target
+            assert keys() == before
+            for method in ("GET", "POST", "PATCH"):
+                answer = await fetch(s, "management", "/token?type=inference", api, method)
+                assert (answer.status, answer.body) == (200, b"\n")
+            after = keys()
+            assert after["inference"] != before["inference"]
+            assert {**after, "inference": ""} == {**before, "inference": ""}
+            assert (await fetch(s, "inference", "/ping", f"Bearer {before['inference']}")).json() == REFUSED
+            assert (await fetch(s, "inference", "/ping", f"Bearer {after['inference']}")).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_model_whose_name_begins_with_token_is_no_token_call() -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True, on_request=replies) as s:
+            answer = await fetch(s, "management", "/models/tokenizer", f"Bearer {keys()['management']}")
+            assert answer.status == 200
+            assert (await fetch(s, "management", "/models/token", f"Bearer {keys()['API']}")).json() == REFUSED
+
+    asyncio.run(scenario())
+
+
+def test_expired_keys_are_refused() -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True, token_expiration_min=0, on_request=replies) as s:
+            assert (await fetch(s, "inference", "/ping", f"Bearer {keys()['inference']}")).json() == REFUSED
+
+    asyncio.run(scenario())
+
+
+def test_failures_can_be_401() -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True, auth_failure_status=401, on_request=replies) as s:
+            refused = await fetch(s, "inference", "/ping")
+            assert (refused.status, refused.json()) == (401, {**REFUSED, "code": 401})
+            assert refused.headers["www-authenticate"] == "Bearer"
+
+    asyncio.run(scenario())
+
+
+def test_one_address_takes_each_key_for_its_own_calls() -> None:
+    async def scenario() -> None:
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        shared: dict[str, Any] = {"inference_address": address, "management_address": address}
+        async with serving(token_auth=True, on_request=replies, **shared) as s:
+            key = keys()
+            inference, management = f"Bearer {key['inference']}", f"Bearer {key['management']}"
+            assert (await fetch(s, "inference", "/ping", inference)).status == 200
+            assert (await fetch(s, "inference", "/ping", management)).json() == REFUSED
+            assert (await fetch(s, "inference", "/models", management)).status == 200
+            assert (await fetch(s, "inference", "/models", inference)).json() == REFUSED
+            assert (await fetch(s, "inference", "/zzz", inference)).status == 404
+            assert (await fetch(s, "inference", "/zzz")).json() == REFUSED
+
+    asyncio.run(scenario())
+
+
+def settings_in(folder: Path, **values: Any) -> Settings:
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    return Settings(runtime_dir=str(run), endpoints=Endpoints.in_folder(str(run)), token_auth=True, **values)
+
+
+def test_restarted_process_keeps_the_keys_and_a_new_instance_makes_new_ones(folder: Path) -> None:
+    settings = settings_in(folder)
+    started = folder / "run" / "settings.json"
+    started.write_text("{}")
+    TokenGuard.of_instance(settings, 0)
+    first = keys()
+    TokenGuard.of_instance(settings, 0)
+    assert keys() == first
+    os.utime(started, (1, 1))
+    TokenGuard.of_instance(settings, 0)
+    assert keys() != first
+
+
+def test_other_processes_see_keys_that_were_renewed(folder: Path) -> None:
+    settings = settings_in(folder)
+    first = TokenGuard.of_instance(settings, 0)
+    second = TokenGuard.of_instance(settings, 1)
+    assert first is not None and second is not None
+    old = keys()
+    second.check(INFERENCE, f"Bearer {old['inference']}")
+    second.renew(INFERENCE, f"Bearer {old['API']}")
+    first.renew(MANAGEMENT, f"Bearer {old['API']}")
+    new = keys()
+    assert new["inference"] != old["inference"]
+    assert new["management"] != old["management"]
+    for guard in (first, second):
+        guard.check(INFERENCE, f"Bearer {new['inference']}")
+        guard.check(MANAGEMENT, f"Bearer {new['management']}")
+
+
+def test_without_its_file_nobody_comes_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = TokenGuard.of_instance(settings_in(folder), 0)
+    assert guard is not None
+    key = f"Bearer {keys()[INFERENCE]}"
+    for text in (None, "{}", "no json"):
+        if text is None:
+            (folder / KEY_FILE).unlink()
+        else:
+            (folder / KEY_FILE).write_text(text)
+        with pytest.raises(ClientError):
+            guard.check(INFERENCE, "Bearer wrong")  # makes it look at once
+        with pytest.raises(ClientError):
+            guard.check(INFERENCE, key)
+
+
+def test_folder_that_cannot_be_written_is_named(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--disable-token-auth"):
+        KeyFile(folder / "missing" / KEY_FILE, 60).create()
+
+
+def test_torchserves_own_file_can_be_read(folder: Path) -> None:
+    text = '{"management": {"key": "a", "expiration time": "2026-11-22T10:35:38.593012345Z"}, '
+    text += '"inference": {"key": "b", "expiration time": "2026-11-22T10:35:38Z"}, "API": {"key": "c"}}'
+    (folder / KEY_FILE).write_text(text)
+    found = KeyFile(folder / KEY_FILE, 60).read()
+    assert found[API].expires_at is None
+    assert found[MANAGEMENT].expires_at == pytest.approx(1795343738.593, abs=0.001)
+
+
+def test_stopping_removes_the_file_of_the_instance(folder: Path) -> None:
+    assert not remove_key_file(folder / "run")
+    TokenGuard.of_instance(settings_in(folder), 0)
+    assert remove_key_file(folder / "run")
+    assert not (folder / KEY_FILE).exists()
+    assert not remove_key_file(folder / "run")

@@ -1,0 +1,79 @@
+"""Log files: names, folders, forms, and rotation by day."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zts.logs import JsonFormatter, RotatingFileHandler, TextFormatter, setup_logging
+from zts.settings import Endpoints, Settings
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
+NAMES = ("zts", "zts.access", "zts.model", "zts.ts_metrics", "zts.model_metrics")
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    kept = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in NAMES}
+    level = logging.getLogger("zts").level
+    yield
+    logging.getLogger("zts").setLevel(level)
+    for name, (handlers, propagate) in kept.items():
+        logger = logging.getLogger(name)
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+def settings(folder: Path, log_format: str = "text") -> Settings:
+    return Settings(
+        runtime_dir="/r",
+        endpoints=Endpoints.in_folder("/r"),
+        log_dir=str(folder / "logs"),
+        metrics_dir=str(folder / "metrics"),
+        log_format=log_format,
+    )
+
+
+def test_each_kind_of_line_goes_to_its_file_in_its_form(tmp_path: Path) -> None:
+    setup_logging(settings(tmp_path), "node")
+    lines = {
+        "logs/ts_log.log": ("zts.node", rf"{STAMP} \[INFO \] node zts\.node - text"),
+        "logs/access_log.log": ("zts.access", rf"{STAMP} - text"),
+        "logs/model_log.log": ("zts.model", rf"{STAMP} \[INFO \] text"),
+        "metrics/ts_metrics.log": ("zts.ts_metrics", rf"{STAMP} - text"),
+        "metrics/model_metrics.log": ("zts.model_metrics", rf"{STAMP} - text"),
+    }
+    for name, _form in lines.values():
+        logging.getLogger(name).info("text")
+    for path, (_name, form) in lines.items():
+        assert re.fullmatch(form + "\n", (tmp_path / path).read_text()), path
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter("r"), JsonFormatter("r")])
+def test_a_file_of_an_earlier_day_is_moved_away_first(tmp_path: Path, formatter: logging.Formatter) -> None:
+    path = tmp_path / "x.log"
+    old = "2020-01-01T00:00:00,000 - old\n"
+    path.write_text(old)
+    handler = RotatingFileHandler(path)
+    handler.setFormatter(formatter)
+    logger = logging.Logger("x")
+    logger.addHandler(handler)
+    logger.warning("new")
+    logger.warning("newer")
+    handler.close()
+    assert (tmp_path / "x.log.1").read_text() == old
+    assert len(path.read_text().splitlines()) == 2
+    assert not (tmp_path / "x.log.2").exists()
+
+
+def test_json_lines_are_objects(tmp_path: Path) -> None:
+    setup_logging(settings(tmp_path, "json"), "node")
+    logging.getLogger("zts.model").info("said", extra={"model": "m", "worker_pid": 7})
+    told = json.loads((tmp_path / "logs" / "model_log.log").read_text())
+    assert (told["message"], told["model"], told["worker_pid"], told["role"]) == ("said", "m", 7, "node")
