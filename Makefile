@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PORTS ?=
+FLAGS ?=
 
 .PHONY: serve test lint types unit clean
 
@@ -24,7 +24,7 @@ serve: $(VENV)/installed-serve
 	@echo '  curl -T model_store/digits/samples/7.png http://127.0.0.1:8080/predictions/digits'
 	@echo '  $(BIN)/zts predict digits model_store/digits/samples/3.png'
 	@echo '  $(BIN)/zts status'
-	@$(BIN)/zts start --foreground --model-store model_store --models digits.mar $(PORTS)
+	@$(BIN)/zts start --foreground --disable-token-auth --ncs --model-store model_store --models digits.mar $(FLAGS)
 
 test: $(VENV)/installed-dev lint types
 	$(BIN)/python -m pytest tests

@@ -92,6 +92,7 @@ def zts(folder: Path) -> Iterator[tuple[str, str]]:
     flags = [
         "--foreground",
         "--disable-token-auth",
+        "--ncs",
         "--model-store",
         str(folder),
         "--models",

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -125,6 +127,10 @@ class AsyncService(Service):
             took_s = monotonic() - started
         except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
             raise
+        except SystemExit as exc:
+            # It cannot reach the thread that could end the process in order, and the worker is to end, as always.
+            print(f"the handler called exit({exc.code!r})", file=sys.stderr, flush=True)
+            os._exit(exc.code if isinstance(exc.code, int) else int(exc.code is not None))
         except BaseException as exc:
             return self._failed(exc, requests)
         finally:

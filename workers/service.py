@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zts.errors import ServerError, ZtsError
-from zts.wire.heads import unpack_job_head
+from zts.wire.heads import JobHead, unpack_job_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers.answers import (
     PredictionException,
@@ -61,6 +61,7 @@ class Service:
         self._isolate_errors = isolate_errors
         self._handler = handler
         self._runner: asyncio.Runner | None = None
+        self._was_hinted = False
 
     def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
         """Run the handler once on ``items`` and return one result for each, in their order.
@@ -104,8 +105,18 @@ class Service:
                 log.exception("job %s cannot be read", item.item_id)
                 refused.append(failure_result(item.item_id, exc))
             else:
+                if not row and not self._was_hinted:
+                    self._hint_at_empty_form(head)
                 requests.append(Request(item, head, row, RequestProcessor(headers)))
         return requests, refused
+
+    def _hint_at_empty_form(self, head: JobHead) -> None:
+        self._was_hinted = True
+        log.warning(
+            "request %s: its body is a form without fields, so the handler gets an empty row. With curl's -d the body is "
+            "sent as a form unless it gets another content type: -H 'Content-Type: application/json', or -T FILE",
+            head.request_id,
+        )
 
     def _begin(self, context: Context, requests: Sequence[Request], emit: Emit | None) -> ChunkSink:
         """Give ``context`` a call's requests; return where its streamed parts go."""

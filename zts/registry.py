@@ -1,7 +1,7 @@
 """What a model version is: one frozen record that broker, node and worker share. Layer 1.
 
-``ModelSpec`` is the merged result of archive, model-config.yaml, request and server defaults (DESIGN.md 8,
-TORCHSERVE.md 5.3 and 6). It travels as a plain map inside REQUEST, REPLY, DESIRE and a worker's HELLO.
+``ModelSpec`` is the merged result of archive, model-config.yaml, request and server defaults (docs/TORCHSERVE.md 5.3
+and 6). It travels as a plain map inside REQUEST, REPLY, DESIRE and a worker's HELLO.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ModelSpec:
         url: What the user registered: archive name, path or URL; shown as ``modelUrl``.
         handler: ``module``, ``module.py``, ``module:function`` or a built-in name; ``""``: what the archive says.
         batch_size: Most jobs in one batch, at least 1.
-        max_batch_delay_s: Longest wait of a batch's first job; None: learnt (DESIGN.md 5).
+        max_batch_delay_s: Longest wait of a batch's first job; None: learnt (docs/ARCHITECTURE.md).
         min_workers, max_workers: Wanted processes from model-config.yaml; 0/0: not said there.
         response_timeout_s: Run budget of one batch.
         startup_timeout_s: Budget for loading.

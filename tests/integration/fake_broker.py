@@ -82,7 +82,7 @@ class FakeBroker:
         """Send parts of a streamed answer to the jobs that are held; ``answer_held`` ends it."""
         for identity, job in self.held:
             rows = [Result(job.job_id, 200, head if not number else b"", c) for number, c in enumerate(chunks)]
-            self._outbox.append((identity, Chunks(rows)))
+            self._outbox.append((identity, Chunks("", 0, rows)))
 
     def _run(self) -> None:
         context: zmq.Context[Any] = zmq.Context()

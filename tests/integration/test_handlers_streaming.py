@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.integration.handler_archives import job, load, restored_process, write_archive
-from zts.wire.heads import unpack_result_head
-from zts.wire.messages import Result
+from zts.wire.heads import PARTS, JobHead, pack_job_head, pack_parts, unpack_result_head
+from zts.wire.messages import Result, WorkItem
 
 STREAM = """
 from ts.handler_utils.utils import send_intermediate_predict_response
@@ -212,3 +214,25 @@ class Handler:
     service = async_service(tmp_path, text)
     assert service.run([job(1, b"x")])[0].body == b"lock"
     service.close()
+
+
+def test_an_empty_form_is_hinted_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "def handle(data, context):\n    return data and [str(row) for row in data]\n"
+    service = load(write_archive(tmp_path, {"own.py": text}, handler="own"))
+    item = WorkItem(1, 0, pack_job_head(JobHead("r1", kind=PARTS)), pack_parts([]))
+    assert [service.run([item])[0].body for _ in range(2)] == [b"{}", b"{}"]
+    assert [record.message for record in caplog.records if "form without fields" in record.message] == [
+        record.message for record in caplog.records
+    ]
+    assert len(caplog.records) == 1
+
+
+def test_an_async_handler_that_calls_exit_ends_the_process(tmp_path: Path) -> None:
+    write_archive(tmp_path, {"own.py": ASYNC.replace('raise ValueError("bad")', "exit(7)")}, handler="own")
+    code = (
+        "import pathlib\nfrom tests.integration.handler_archives import job, load\n"
+        f"service = load(pathlib.Path({str(tmp_path)!r}), config={{'asyncCommunication': True}})\n"
+        "service.run([job(1, b'bad')])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, "the handler called exit(7)" in run.stderr) == (7, True)

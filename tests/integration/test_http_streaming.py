@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -30,11 +31,14 @@ async def streaming(
 ) -> AsyncIterator[tuple[Serving, asyncio.StreamReader, asyncio.StreamWriter]]:
     async with serving(on_job=lambda job: None, http_wire=wire, **values) as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port())
-        writer.write(request)
-        await wait_for(lambda: len(s.broker.held) == 1, "the job")
-        yield s, reader, writer
-        writer.close()
-        await writer.wait_closed()
+        try:
+            writer.write(request)
+            await wait_for(lambda: len(s.broker.held) == 1, "the job")
+            yield s, reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 async def head_of(reader: asyncio.StreamReader) -> list[str]:
