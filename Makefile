@@ -1,12 +1,14 @@
 # Two commands do it all on a fresh machine with Python 3.11 or newer:
 #   make serve   install into .venv and serve the sample model
 #   make test    install into .venv and run every check and test
+# With Java 17 or newer, `make conformance` asks a real TorchServe and zts the same questions (FLAGS: see conformance/).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TORCHSERVE_VENV := .venv-torchserve
 FLAGS ?=
 
-.PHONY: serve test lint types unit clean
+.PHONY: serve test lint types unit conformance clean
 
 # Installed again when a dependency changes; the code itself is linked (editable).
 $(VENV)/installed-serve: setup.cfg pyproject.toml constraints.txt
@@ -39,5 +41,17 @@ types: $(VENV)/installed-dev
 unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/unit -q
 
+# The last release of TorchServe, in a venv of its own: it needs an old setuptools (pkg_resources).
+$(TORCHSERVE_VENV)/installed: Makefile constraints.txt
+	@command -v java >/dev/null || { echo 'make conformance needs Java 17 or newer: apt install openjdk-17-jre-headless'; exit 1; }
+	test -x $(TORCHSERVE_VENV)/bin/python || $(PYTHON) -m venv $(TORCHSERVE_VENV)
+	$(TORCHSERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(TORCHSERVE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		torchserve==0.12.0 torch-model-archiver==0.12.0 torch pyyaml packaging psutil numpy pillow captum 'setuptools<80'
+	touch $@
+
+conformance: $(VENV)/installed-serve $(TORCHSERVE_VENV)/installed
+	$(BIN)/python -m conformance.run --torchserve $(TORCHSERVE_VENV)/bin/torchserve $(FLAGS)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TORCHSERVE_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -174,6 +174,7 @@ def _families(text: str) -> set[str]:
     for line in text.splitlines():
         line = re.sub(r",?}", "}", line)
         line = re.sub(r'(Hostname|hostname)="[^"]*"', r'\1="<host>"', line)
+        line = re.sub(r'"W-\d+-', '"W-<n>-', line)
         found.add(line if line.startswith("#") else re.sub(r"\S+$", "<value>", line))
     return found
 

@@ -159,6 +159,8 @@ EXPLAINED: Final = (
     Explained("customized-*", "reason", "better: the usual phrase", "", "OK"),
     Explained("mnist-describe", "reason", "better: the usual phrase", "", "OK"),
     Explained("list-zero", "*", "A13", zts=r"\(absent\)|\[\{\"modelName.*"),
+    Explained("oip-server*", "body.extensions", "A15", torchserve=_NEW),
+    Explained("tls-plain-*", "header:x-request-id", "better: every answer has an id", torchserve=_NEW),
     # 3
     Explained("*", "line *zts_*", "better: metrics of ours, beside", torchserve=_NEW),
     # 8

@@ -146,6 +146,8 @@ def failure_of(exc: BaseException) -> ZtsError:
         status = _status(exc.error_code)
         # 413 would read as "your request is too large", which it is not; TorchServe turns it into 507, too.
         return HandlerFailed(str(exc.message), http_status=507 if status == 413 else status)
+    if isinstance(exc, ZtsError):
+        return exc  # raised, or given as an answer, on purpose: its message is meant for the client
     if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError" or "CUDA" in str(exc):
         return OutOfResources("Out of resources")
     return HandlerFailed("Prediction failed")

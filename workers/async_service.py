@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, Final
 
 from zts.clock import monotonic
@@ -59,10 +59,16 @@ class AsyncService(Service):
         self._thread.start()
 
     def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
-        """Answer ``items`` in one call and wait for it."""
-        waiting: Future[list[Result]] = Future()
-        self.submit(items, emit, waiting.set_result)
-        return waiting.result()
+        """Answer ``items`` in one call and wait for it; ``emit`` is called in this thread."""
+        told: SimpleQueue[tuple[bool, Sequence[Result]]] = SimpleQueue()
+        relay = None if emit is None else lambda rows: told.put((False, rows))
+        self.submit(items, relay, lambda results: told.put((True, results)))
+        while True:
+            is_last, rows = told.get()
+            if is_last:
+                return list(rows)
+            if emit is not None:
+                emit(rows)
 
     def submit(self, items: Sequence[WorkItem], emit: Emit | None, done: Done) -> None:
         """Start one call of the handler on ``items`` and return at once.
@@ -134,6 +140,7 @@ class AsyncService(Service):
         except BaseException as exc:
             return self._failed(exc, requests)
         finally:
+            sink.close()
             if hasattr(metrics, "end_batch"):
                 metrics.end_batch(took_s)
         return self._answers(requests, output, sink)

@@ -6,6 +6,7 @@ there. With an ``emit`` it sends each part at once; without one the parts are ke
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +33,7 @@ class Request(NamedTuple):
 
 
 class ChunkSink:
-    """Takes the parts that one call of the handler sends ahead. Used by the thread that runs the call.
+    """Takes the parts that one call of the handler sends ahead. Thread-safe: handlers may stream from threads.
 
     Args:
         requests: The requests of the call, in their order.
@@ -45,6 +46,8 @@ class ChunkSink:
         self._emit = emit
         self._max_bytes = max_bytes
         self._kept: list[list[Any]] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
         self.is_streaming = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ChunkSink:
@@ -55,16 +58,25 @@ class ChunkSink:
 
         Raises:
             ValueError: If there is not one part for each request, or one is above ``max_response_size``.
+            RuntimeError: If the call has returned, so that its answer is complete.
             Unserialisable: If one has no form on the wire.
         """
         if len(parts) != len(self._requests):
             raise ValueError(f"{len(parts)} chunks for {len(self._requests)} requests: there must be one for each")
-        if self._emit is None:
-            self._kept.append(list(parts))
-            return
-        rows = [self._row(request, part, code) for request, part in zip(self._requests, parts, strict=True)]
-        self.is_streaming = True
-        self._emit(rows)
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("a chunk came after the handler had returned")
+            if self._emit is None:
+                self._kept.append(list(parts))
+                return
+            rows = [self._row(request, part, code) for request, part in zip(self._requests, parts, strict=True)]
+            self.is_streaming = True
+            self._emit(rows)
+
+    def close(self) -> None:
+        """Refuse further parts: the call has returned, and what carries them is used for other things."""
+        with self._lock:
+            self._is_closed = True
 
     def kept(self, index: int) -> Sequence[Any]:
         """Return the parts of request ``index`` that still have to be sent."""

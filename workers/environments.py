@@ -18,6 +18,7 @@ import site
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,15 +209,19 @@ def _run(command: list[str], cwd: Path, model: str) -> tuple[int, list[str]]:
         command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace"
     )
     assert process.stdout is not None
-    deadline = monotonic() + _BUILD_S
-    with process.stdout:
-        for line in process.stdout:
-            _log.info("model %s: pip: %s", model, line.rstrip())
-            kept = [*kept, line.strip()][-_KEPT_LINES:]
-            if monotonic() > deadline:
-                process.kill()
-                kept.append(f"stopped after {_BUILD_S:g} s")
-    return process.wait(), kept
+    limit = threading.Timer(_BUILD_S, process.kill)
+    limit.start()
+    try:
+        with process.stdout:
+            for line in process.stdout:
+                _log.info("model %s: pip: %s", model, line.rstrip())
+                kept = [*kept, line.strip()][-_KEPT_LINES:]
+        code = process.wait()
+        if limit.finished.is_set():
+            kept.append(f"ERROR: stopped after {_BUILD_S:g} s")
+    finally:
+        limit.cancel()
+    return code, kept
 
 
 def _failure(text: str, lines: list[str]) -> BadRequest:

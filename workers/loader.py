@@ -114,7 +114,7 @@ def _start(module: Any, name: HandlerName, context: Context, options: WorkerOpti
         handler = cls()
         _settled(handler.initialize(context))
     # Requests of a handler that is all ours are known to be independent: a bad one need not fail its batch.
-    isolate = isolate or cls.__module__.startswith(_BUILT_IN_PACKAGE)
+    isolate = isolate or cls.__module__.startswith(_BUILT_IN_PACKAGE) or getattr(cls, "isolate_errors", False) is True
     return _service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
 
 

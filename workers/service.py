@@ -113,8 +113,8 @@ class Service:
     def _hint_at_empty_form(self, head: JobHead) -> None:
         self._was_hinted = True
         log.warning(
-            "request %s: its body is a form without fields, so the handler gets an empty row. With curl's -d the body is "
-            "sent as a form unless it gets another content type: -H 'Content-Type: application/json', or -T FILE",
+            "request %s: its body is a form without fields, so the handler gets an empty row. curl's -d sends a form "
+            "unless it is told another content type: -H 'Content-Type: application/json', or use -T FILE",
             head.request_id,
         )
 
@@ -143,6 +143,8 @@ class Service:
                 _log_failure(exc, requests)
                 return self._one_by_one(requests, emit)
             return self._failed(exc, requests)
+        finally:
+            sink.close()
         return self._answers(requests, output, sink)
 
     def _awaited(self, output: Any) -> Any:

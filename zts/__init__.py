@@ -12,10 +12,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from zts.client.aio import AsyncClient as AsyncClient
     from zts.client.sync import Client as Client
+    from zts.handler import Handler as Handler
 
-__all__ = ["AsyncClient", "Client", "__version__", "errors"]
+__all__ = ["AsyncClient", "Client", "Handler", "__version__", "errors"]
 
-_LAZY = {"Client": ("zts.client.sync", "Client"), "AsyncClient": ("zts.client.aio", "AsyncClient")}
+_LAZY = {
+    "AsyncClient": ("zts.client.aio", "AsyncClient"),
+    "Client": ("zts.client.sync", "Client"),
+    "Handler": ("zts.handler", "Handler"),
+}
 
 
 def __getattr__(name: str) -> Any:

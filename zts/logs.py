@@ -49,7 +49,10 @@ class TextFormatter(logging.Formatter):
         """Return the whole line, or lines when there is a traceback."""
         rows = getattr(record, "rows", None)
         if rows:  # many lines in one record: the access log's
-            return "\n".join([f"{_stamp(created)} - {line}" for created, _, line in rows])
+            text: str | None = getattr(record, "whole", None)  # the handler before us had it made
+            if text is None:
+                text = record.whole = "\n".join([f"{_stamp(created)} - {line}" for created, _, line in rows])
+            return text
         stamp = _stamp(record.created)
         # Lines of these have a form of their own, made where they are logged.
         if record.name in _BARE:

@@ -24,7 +24,8 @@ OIP = (
     Case("oip-post-live", _O, "/v2/health/live", "POST", body=b""),
 )
 
-_SAMPLE = r"(?m)^CPUUtilization\{"
+# Figures come a moment after the answers that they are about.
+_SAMPLE = r"(?s)(?=.*\nCPUUtilization\{)(?=.*\nPredictionTime\{ModelName=.counting)"
 METRICS = (
     *(do(f"metric-request-{n}", "3.2 requests", {"value": n}) for n in range(2)),
     ask("metric-versioned", "3.2 requests", "/predictions/kitchen/1.0", data={"value": 1}, method="POST"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,7 +17,7 @@ from zts.archive.compat import ModelArchiverConfig, generate_model_archive
 from zts.cli.main import main
 from zts.errors import ConfigError
 
-REAL = shutil.which("torch-model-archiver")
+REAL = shutil.which("torch-model-archiver", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 CASES = [
     "--handler h.py",

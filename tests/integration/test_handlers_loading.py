@@ -107,8 +107,8 @@ def test_context_knows_the_manifest_and_a_folder_without_one_has_none(tmp_path: 
         (
             "import ts.torch_handler.dali_handler\n",
             "import",
-            "importing handler 'own' failed: zts has no 'ts.torch_handler.dali_handler': that part of TorchServe is "
-            "not provided",
+            "importing handler 'own' failed: ts.torch_handler.dali_handler needs the package nvidia-dali, which is not "
+            "installed here",
         ),
         ("def broken(:\n", "other", "importing handler 'own' failed: SyntaxError: invalid syntax (own.py, line 1)"),
         (
@@ -198,3 +198,34 @@ def test_ts_names_are_ours_even_where_a_torchserve_is_installed(tmp_path: Path) 
     assert own.ts.utils.util.CLEANUP_REGEX.sub("", "<b>x") == "x"
     assert zts.workers.context.__spec__ is not None
     assert zts.workers.context.__spec__.name == "zts.workers.context"
+
+
+def test_a_new_style_handler_answers_each_request_on_its_own(tmp_path: Path) -> None:
+    text = """
+import zts
+class Double(zts.Handler):
+    def load(self, context):
+        self.factor = context.model_yaml_config["factor"]
+    def predict(self, inputs):
+        if "all" in inputs:
+            raise zts.errors.RequestTooLarge("too many for one batch")
+        return [item * self.factor if item != "bad" else zts.errors.BadRequest("this one is bad") for item in inputs]
+"""
+    service = load(write_archive(tmp_path, {"own.py": text}, handler="own"), config={"factor": 2})
+    results = service.run([job(1, b"a", "text/plain"), job(2, b"bad", "text/plain"), job(3, b"3", "application/json")])
+    assert [(row.status, row.body) for row in results] == [(200, b"aa"), (400, b"this one is bad"), (200, b"6")]
+    results = service.run([job(1, b"a", "text/plain"), job(2, b"all", "text/plain")])
+    assert [(row.status, row.body) for row in results] == [(200, b"aa"), (413, b"too many for one batch")]
+
+
+def test_numbers_and_dates_of_the_models_configuration_stay_what_they_are(tmp_path: Path) -> None:
+    files = {"own.py": CLASS, "my.yaml": "word: 2024-02-01\n1: one\n"}
+    service = load(write_archive(tmp_path, files, handler="own", configFile="my.yaml"), config={"word": "of the spec"})
+    assert service.context.model_yaml_config[1] == "one"
+    assert service.context.model_yaml_config["word"].year == 2024
+
+
+def test_a_configuration_that_is_no_yaml_is_a_load_error(tmp_path: Path) -> None:
+    files = {"own.py": CLASS, "my.yaml": "a: [1\n"}
+    with pytest.raises(LoadError, match=r"my\.yaml is no valid YAML"):
+        load(write_archive(tmp_path, files, handler="own", configFile="my.yaml"))

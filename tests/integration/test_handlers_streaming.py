@@ -216,6 +216,24 @@ class Handler:
     service.close()
 
 
+def test_a_part_after_the_return_goes_nowhere(tmp_path: Path) -> None:
+    service = load(write_archive(tmp_path, {"own.py": STREAM}, handler="own"))
+    sent: list[Result] = []
+    service.run([job(1, b"a")], sent.extend)
+    with pytest.raises(RuntimeError, match="after the handler had returned"):
+        service.context.cl_socket.send(["late"])
+    assert len(sent) == 2
+
+
+def test_parts_of_an_async_handler_are_sent_by_the_thread_that_runs_it(tmp_path: Path) -> None:
+    text = STREAM.replace("def handle", "async def handle")
+    service = async_service(tmp_path, text)
+    threads: list[str] = []
+    service.run([job(1, b"a")], lambda rows: threads.append(threading.current_thread().name))
+    assert threads == [threading.current_thread().name] * 2
+    service.close()
+
+
 def test_an_empty_form_is_hinted_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "def handle(data, context):\n    return data and [str(row) for row in data]\n"
     service = load(write_archive(tmp_path, {"own.py": text}, handler="own"))

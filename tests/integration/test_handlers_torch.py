@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,25 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(
-    tmp_path: Path, files: dict[str, str], entries: dict[str, str], message: str
+    tmp_path: Path, files: dict[str, str], entries: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     with pytest.raises(LoadError, match=message):
         load(write_archive(tmp_path, files, handler="base_handler", **entries))
+
+
+def test_onnx_model_is_loaded_and_run(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    one = onnx.helper.make_tensor("one", onnx.TensorProto.FLOAT, [1], [1.0])
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["rows", 2]) for n in ("x", "y")]
+    node = onnx.helper.make_node("Add", ["x", "one"], ["y"])
+    graph = onnx.helper.make_graph([node], "add", ends[:1], ends[1:], [one])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(tmp_path / "w.onnx"))
+    write_archive(tmp_path, {"own.py": NUMBERS}, handler="own", serializedFile="w.onnx")
+    service = load(tmp_path)
+    assert json_answers(service, job(1, b"[1.0, 2.0]", "application/json")) == [[2.0, 3.0]]
 
 
 def test_image_classifier_answers_the_likeliest_labels(tmp_path: Path) -> None:

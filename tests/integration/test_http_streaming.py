@@ -27,7 +27,7 @@ def last(job: Job) -> Result:
 
 @asynccontextmanager
 async def streaming(
-    wire: str, request: bytes = b"POST /predictions/m HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", **values: object
+    wire: str, request: bytes = b"GET /predictions/m HTTP/1.1\r\nHost: a\r\n\r\n", **values: object
 ) -> AsyncIterator[tuple[Serving, asyncio.StreamReader, asyncio.StreamWriter]]:
     async with serving(on_job=lambda job: None, http_wire=wire, **values) as s:
         reader, writer = await asyncio.open_connection("127.0.0.1", s.port())
@@ -53,8 +53,8 @@ def test_chunks_leave_as_they_come_and_the_connection_goes_on(wire: str) -> None
             s.broker.stream_to_held(b"one\n", head=HEAD)
             lines = await head_of(reader)
             assert lines[0] == "HTTP/1.1 200 "
-            assert {"ts_stream_next: true", "transfer-encoding: chunked", "X-Abc: 1", "connection: keep-alive"} <= {*lines}
-            assert "content-type: text/plain" in lines
+            assert {"ts_stream_next: true", "transfer-encoding: chunked", "connection: keep-alive"} <= {*lines}
+            assert {"X-Abc: 1", "content-type: text/plain"} <= {*lines}
             assert not any(line.startswith("content-length") for line in lines)
             # The first part is here while the handler is still at work.
             assert await asyncio.wait_for(reader.readexactly(9), 10) == b"4\r\none\n\r\n"
@@ -115,9 +115,11 @@ def test_client_that_leaves_a_stream_has_its_job_cancelled(wire: str) -> None:
             s.broker.stream_to_held(b"one", head=HEAD)
             await head_of(reader)
             writer.close()
-            job = s.broker.jobs[0]
-            await wait_for(lambda: s.broker.cancelled == [job.job_id], "CANCEL")
-            s.broker.stream_to_held(b"late")
+            # A client that has only closed its sending side looks the same until something is sent to it.
+            while not s.broker.cancelled:
+                s.broker.stream_to_held(b"late")
+                await asyncio.sleep(0.01)
+            assert s.broker.cancelled == [s.broker.jobs[0].job_id]
             await wait_for(lambda: s.service._apps[0].open_count == 0)
 
     asyncio.run(scenario())

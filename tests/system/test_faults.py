@@ -102,7 +102,7 @@ def test_kill_9_of_the_broker_fails_no_request(make_server: Callable[..., Server
     assert results == [str(i).encode() for i in range(50)] * 2
     assert set(answers) == {200}
     # The workers lived on: the new broker took them over.
-    assert sorted(worker["pid"] for worker in server.workers("echo")) == pids
+    wait_for(lambda: sorted(worker["pid"] for worker in server.workers("echo")) == pids, "the same workers serve", 10)
 
 
 @pytest.mark.parametrize("role", ["http", "node"])
@@ -186,3 +186,40 @@ def test_a_model_that_cannot_load_is_given_up_with_a_reason(make_server: Callabl
     assert "no weights here" in record["workers"][0]["reason"]
     assert server.manage("POST", "/models?url=echo.mar&initial_workers=1").status == 200
     assert server.predict("echo", b"x").status == 200
+
+
+def test_a_high_priority_request_overtakes_those_that_wait(make_server: Callable[..., Server]) -> None:
+    server = make_server("--models", "tricky.mar")
+    make_archive(server.store, "tricky", "tricky.py", config="minWorkers: 1\nmaxWorkers: 1\nprefetch: false\n")
+    server.start()
+    done: list[str] = []
+
+    def send(name: str, priority: str) -> None:
+        answer = server.predict(
+            "tricky", f"sleep {2.0 if name == 'first' else 0.2}".encode(), headers={"x-zts-priority": priority}
+        )
+        assert answer.status == 200
+        done.append(name)
+
+    def waiting(count: int) -> bool:
+        record = server.manage("GET", "/models/tricky").json()[0]
+        return bool(record["jobQueueStatus"]["pendingRequests"] == count)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        sent = [pool.submit(send, "first", "normal")]
+        wait_for(lambda: '"busy"' in server.run("status", "--json").stdout, "the first one runs")
+        for count, (name, priority) in enumerate((("low", "low"), ("normal", "normal"), ("high", "high")), 1):
+            sent.append(pool.submit(send, name, priority))
+            wait_for(lambda count=count: waiting(count), f"{count} wait")  # type: ignore[misc]
+        for future in sent:
+            future.result(30)
+    assert done == ["first", "high", "normal", "low"]
+
+
+def test_a_64_mib_body_passes_over_rest_when_the_limits_allow_it(make_server: Callable[..., Server]) -> None:
+    server = make_server("--models", "echo.mar")
+    (server.folder / "config.properties").write_text("max_request_size=70000000\nmax_response_size=70000000\n")
+    make_archive(server.store, "echo", "echo.py")
+    server.start()
+    body = bytes(64 * 1024 * 1024)
+    assert server.predict("echo", body).body == body

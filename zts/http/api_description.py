@@ -50,6 +50,7 @@ _SCALE: Final = query(
     ("synchronous", "boolean", False, "Answer when the workers are up"),
     ("model_version", "string", None, "Instead of a version in the path"),
 )
+_RUN: Final = "Run the model on the body"
 _CUSTOMIZED: Final = query(("customized", "boolean", False, "Ask the handler, too"))
 
 
@@ -69,7 +70,7 @@ def _describe_self(paths: Doc) -> Doc:
 
 def _inference_paths() -> Doc:
     probe, both = json_content("Status"), [_NAME, _VERSION]
-    run, explain = "Run the model on the body", "Explain the model's answer to the body"
+    run, explain = _RUN, "Explain the model's answer to the body"
     forms = "; the query's parameters become fields, too"
     named = query(("model_name", "string", None, "The model; the only one loaded at startup without it"))
     return {
@@ -184,7 +185,12 @@ def describe_prediction(model: str, version: str) -> Doc:
     """Return the document of one model's prediction; the first path is misspelt as TorchServe's is."""
     tail = f"{model}/{version}" if version else model
     one = _prediction(f"A predict entry point for model: {model}.", model, [])
-    paths = {f"/prediction/{tail}": one, f"/predictions/{tail}": one}
+    paths = {
+        f"/prediction/{tail}": one,
+        f"/predictions/{tail}": one,
+        "/v1/models/{model_name}:predict": _prediction(_RUN, "v1_predict", [_NAME]),
+        "/v2/models/{model_name}/infer": _prediction(_RUN, "v2_infer", [_NAME]),
+    }
     return _document(f"RESTful API for: {model}", paths)
 
 

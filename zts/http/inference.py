@@ -310,7 +310,7 @@ class Inference:
             return None
         if method == "OPTIONS" and target.url_path is not None:
             return self._describe_model
-        return self._predict if target.model else self._invoke
+        return self._invoke if segments[0] == "invocations" else self._predict
 
     async def _predict(self, exchange: Exchange) -> None:
         self._predictor.take(exchange)

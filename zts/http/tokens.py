@@ -128,7 +128,7 @@ class KeyFile:
             out[name] = {"key": key.text}
             if key.expires_at is not None:
                 out[name][_EXPIRY] = _utc_text(key.expires_at)
-        _replace_file(self.path, json.dumps(out, indent=2) + "\n")
+        _replace_file(self.path, json.dumps(out, indent=2))
 
 
 class TokenGuard:
