@@ -77,6 +77,8 @@ class Run:
     # "pem" or "p12". https without any file is not asked: TorchServe 0.12 cannot make a certificate on Java 17.
     tls: str = ""
     unix: bool = False
+    # Inference and management on one address.
+    shared: bool = False
     flags: tuple[str, ...] = ("--ncs",)
 
 

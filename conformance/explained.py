@@ -161,8 +161,10 @@ EXPLAINED: Final = (
     Explained("list-zero", "*", "A13", zts=r"\(absent\)|\[\{\"modelName.*"),
     Explained("oip-server*", "body.extensions", "A15", torchserve=_NEW),
     Explained("tls-plain-*", "header:x-request-id", "better: every answer has an id", torchserve=_NEW),
+    *_whole("shared-describe-version", "A17", "200", ".*modelName.*"),
     # 3
     Explained("*", "line *zts_*", "better: metrics of ours, beside", torchserve=_NEW),
+    Explained("metric-mode-log", "body", "better: metrics of ours, beside", "", r"((# (HELP|TYPE) )?zts_[^\n]*\n)*"),
     # 8
     *_whole("envelope-json-bytes", _LIKE_A_TEXT, "200", r".*predictions.*"),
     _message(

@@ -61,6 +61,8 @@ class Server:
         for name, port in zip(PORTS, ports, strict=False):
             path = str(self.folder / f"{name[:3]}.sock") if self.run.unix else ""
             self.addresses[name] = Address(port, path, bool(self.run.tls))
+        if self.run.shared:
+            self.addresses["management"] = self.addresses["inference"]
         config = self.folder / "config.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in self.config(ports).items()))
         flags = ["--foreground", *self.run.flags, "--ts-config", str(config), "--model-store", str(self.store)]

@@ -192,7 +192,8 @@ class Metrics:
         Raises:
             MetricsCacheValueError: If the unit is another.
         """
-        _check_unit(name, unit, _TIME_UNITS)
+        if unit not in _TIME_UNITS:
+            raise MetricsCacheValueError(f"metric {name}: the unit {unit!r} is none of {', '.join(_TIME_UNITS)}")
         self._record(name, value, unit, idx, dimensions, metric_type)
 
     def add_size(
@@ -209,7 +210,8 @@ class Metrics:
         Raises:
             MetricsCacheValueError: If the unit is another.
         """
-        _check_unit(name, unit, _SIZE_UNITS)
+        if unit not in _SIZE_UNITS:
+            raise MetricsCacheValueError(f"metric {name}: the unit {unit!r} is none of {', '.join(_SIZE_UNITS)}")
         self._record(name, value, unit, idx, dimensions, metric_type)
 
     def add_percent(
@@ -225,8 +227,7 @@ class Metrics:
 
     def add_error(self, name: str, value: float, dimensions: Sequence[Dimension] | None = None) -> None:
         """Count errors; the only dimension added is ``Level=Error``, and no request ids are shown."""
-        labels = _labels(dimensions, ("Level", "Error"))
-        self._update(name, value, "", "", labels, MetricTypes.COUNTER)
+        self._update(name, value, "", "", _labels(dimensions, ("Level", "Error")), MetricTypes.COUNTER)
 
     def add_metric(
         self,
@@ -335,8 +336,7 @@ class Metrics:
     def _emit(self, measurement: Measurement) -> None:
         if self._output is None:
             return
-        line = format_line(measurement, int(wall_time_s()), self._hostname)
-        self._waiting.append(line)
+        self._waiting.append(format_line(measurement, int(wall_time_s()), self._hostname))
         if not self._is_in_batch:  # while the model loads, or in a thread of the handler's own
             self._flush()
 
@@ -388,11 +388,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _check_unit(name: str, unit: str, allowed: Sequence[str]) -> None:
-    if unit not in allowed:
-        raise MetricsCacheValueError(f"metric {name}: the unit {unit!r} is none of {', '.join(allowed)}")
 
 
 def _check_types(metric_name: object, unit: object, metric_type: object) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from zts.errors import ConfigError, ZtsError
@@ -61,7 +61,7 @@ class WorkerOptions:
     limit_max_image_pixels: bool = True
     max_response_bytes: int = 6_553_500
     print_metrics: bool = False
-    model_metrics: Sequence[Sequence[Any]] = ()
+    model_metrics: Sequence[Sequence[Any]] = field(default_factory=list)
     started_at: float = 0.0
     service_envelope: str = ""
     header_key_sequence_id: str = "ts_request_sequence_id"

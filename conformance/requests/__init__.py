@@ -76,6 +76,12 @@ def _option_runs() -> list[Run]:
     }
     return [
         Run("oip", others.OIP, {**PLAIN, "ts_open_inference_protocol": "true"}, models=("echo.mar",)),
+        Run("shared", others.SHARED, PLAIN, models=("function.mar",), shared=True),
+        Run(
+            "service-handler",
+            others.SERVICE_HANDLER,
+            {**PLAIN, "default_service_handler": "function.py:entry", "install_py_dep_per_model": "true"},
+        ),
         Run("metrics", others.METRICS, PLAIN, models=("kitchen.mar", "counting.mar")),
         Run(
             "metrics-auto",

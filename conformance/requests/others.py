@@ -6,7 +6,18 @@ from typing import Any
 
 from conformance.case import JSON, OCTETS, Case, ask, do
 
-__all__ = ["CONFIG", "ENVELOPES", "ENVIRONMENT", "LEGACY_METRICS", "LOADED_ALL", "METRICS", "OIP", "RAW_ROWS", "SHARED"]
+__all__ = [
+    "CONFIG",
+    "ENVELOPES",
+    "ENVIRONMENT",
+    "LEGACY_METRICS",
+    "LOADED_ALL",
+    "METRICS",
+    "OIP",
+    "RAW_ROWS",
+    "SERVICE_HANDLER",
+    "SHARED",
+]
 
 _O = "1.2 OIP"
 OIP = (
@@ -75,6 +86,12 @@ CONFIG = (
     Case("config-configured", "5.3 who wins", "/models/configured", port="management"),
     Case("register-config", "5.3 who wins", "/models?url=stored.mar&initial_workers=0", "POST", "management"),
     Case("describe-config", "5.3 who wins", "/models/stored", port="management"),
+)
+_S = "5.2 default_service_handler"
+SERVICE_HANDLER = (
+    Case("service-handler", _S, "/models?url=nomanifest.mar&model_name=named", "POST", "management", timeout_s=60),
+    Case("service-handler-describe", _S, "/models/named", port="management", until='"READY"'),
+    ask("service-handler-predict", _S, "/predictions/named", data=b"x", kind=OCTETS, method="POST"),
 )
 LOADED_ALL = (Case("config-load-all", "5.3 load_models=all", "/models", port="management"),)
 

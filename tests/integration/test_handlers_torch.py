@@ -109,7 +109,13 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded_says_why(
     tmp_path: Path, files: dict[str, str], entries: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    hidden = tmp_path / "hidden"  # as if onnxruntime were not installed
+    hidden.mkdir()
+    (hidden / "onnxruntime.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'onnxruntime'\", name='onnxruntime')"
+    )
+    monkeypatch.syspath_prepend(str(hidden))
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     with pytest.raises(LoadError, match=message):
         load(write_archive(tmp_path, files, handler="base_handler", **entries))
 

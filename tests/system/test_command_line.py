@@ -292,7 +292,8 @@ def test_a_unix_socket_address_serves(make_server: Callable[..., Server]) -> Non
     server.flags = ("--models", "echo.mar", "--inference-address", f"unix:{path}")
     server.start()
     done = subprocess.run(
-        ["curl", "-sS", "--unix-socket", str(path), "http://localhost/predictions/echo", "--data-binary", "x", "-H", "content-type: a/b"],
+        ["curl", "-sS", "--unix-socket", str(path), "http://localhost/predictions/echo", "--data-binary", "x",
+         "-H", "content-type: a/b"],
         capture_output=True, timeout=20,
     )  # fmt: skip
     assert done.stdout == b"x", done.stderr
