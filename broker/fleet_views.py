@@ -70,6 +70,7 @@ class Views:
             "device_type": spec.device_type,
             "device_ids": list(spec.device_ids),
             "priority": spec.priority,
+            "config": dict(spec.config),
             "loaded_at_startup": spec.loaded_at_startup,
             "job_queue_size": spec.job_queue_size,
             "pending_jobs": self._load.queued(spec.name, spec.version),

@@ -41,6 +41,11 @@ _DEFAULT_DELAY_MS: Final = 100
 _SERVING: Final = frozenset({"ready", "busy"})
 
 
+def _count(value: object) -> int:
+    """Return a number of model-config.yaml, 0 for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
 def json_body(value: object) -> bytes:
     """Return ``value`` as TorchServe prints JSON: two blanks of indent, raw UTF-8, one newline at the end.
 
@@ -191,7 +196,7 @@ def _version(record: Mapping[str, Any]) -> dict[str, Any]:
         "maxRetryTimeoutInSec": _whole(record.get("max_retry_timeout_s", 300)),
         "clientTimeoutInMills": _whole(record.get("client_timeout_ms", 0)),
         "parallelType": str(config.get("parallelType") or ""),
-        "parallelLevel": int(config.get("parallelLevel") or 0),
+        "parallelLevel": _count(config.get("parallelLevel")),
         "deviceType": record.get("device_type") or ("gpu" if any(w["gpu"] for w in workers) else "cpu"),
     }
     if record.get("device_ids"):
@@ -201,10 +206,10 @@ def _version(record: Mapping[str, Any]) -> dict[str, Any]:
         "useJobTicket": config.get("useJobTicket") is True,
         "useVenv": config.get("useVenv") is True,
         "stateful": config.get("sequenceBatching") is True,
-        "sequenceMaxIdleMSec": int(config.get("sequenceMaxIdleMSec") or 0),
-        "sequenceTimeoutMSec": int(config.get("sequenceTimeoutMSec") or 0),
-        "maxNumSequence": int(config.get("maxNumSequence") or 0),
-        "maxSequenceJobQueueSize": int(config.get("maxSequenceJobQueueSize") or 0),
+        "sequenceMaxIdleMSec": _count(config.get("sequenceMaxIdleMSec")),
+        "sequenceTimeoutMSec": _count(config.get("sequenceTimeoutMSec")),
+        "maxNumSequence": _count(config.get("maxNumSequence")),
+        "maxSequenceJobQueueSize": _count(config.get("maxSequenceJobQueueSize")),
         "loadedAtStartup": bool(record.get("loaded_at_startup", False)),
         "workers": workers,
         "jobQueueStatus": _queue(record),
