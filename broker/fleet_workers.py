@@ -25,6 +25,8 @@ MAX_EARLY: Final = 10_000
 # How long a lost or failed worker that nobody can restart stays in the table, in case it is heard again.
 LEFT_OVER_S: Final = 60.0
 _DOWN = frozenset({_S.FAILED, _S.LOST, _S.BROKEN})
+_RUNNING = frozenset({_S.BUSY, _S.DRAINING})
+_NEVER: Final = float("inf")
 
 
 class Workers:
@@ -164,7 +166,7 @@ class Workers:
         elif worker.state is _S.LOADING:
             deadlines.set(key, min(self._silent_at(worker), worker.since + startup_s))
         elif worker.state in (_S.READY, _S.BUSY, _S.DRAINING):
-            deadlines.set(key, self._silent_at(worker))
+            deadlines.set(key, min(self._silent_at(worker), self._unseen_at(worker)))
         elif worker.state is _S.LOST or not worker.node:
             deadlines.set(key, now + LEFT_OVER_S)
         else:
@@ -172,6 +174,12 @@ class Workers:
 
     def _silent_at(self, worker: Worker) -> float:
         return max(worker.heard_at, worker.node_said_at, worker.since) + self._silence_s
+
+    def _unseen_at(self, worker: Worker) -> float:
+        """Return when a worker that does not beat (stopped, or something holds the GIL) has had its run budget."""
+        if worker.state not in _RUNNING:
+            return _NEVER
+        return max(worker.heard_at, worker.since) + max(worker.version.spec.response_timeout_s, self._silence_s)
 
     def look_at(self, worker_id: str, now: float) -> None:
         """Judge a worker whose deadline came: silent, hung, left over, or not yet."""
@@ -189,6 +197,9 @@ class Workers:
                 return
         elif worker.state is _S.LOADING and now >= worker.since + startup_s:
             self.hung(worker, f"loading took longer than startup_timeout ({startup_s:g} s)", now)
+            return
+        elif worker.node in self._state.nodes and now >= self._unseen_at(worker):
+            self.hung(worker, f"no beat and no answer for {now - max(worker.heard_at, worker.since):.0f} s", now)
             return
         elif now >= self._silent_at(worker):
             self.move(worker, _E.SILENT, f"no sign of life for {self._silence_s:g} s", now)
@@ -233,7 +244,7 @@ class Workers:
                 self.move(worker, _E.RETURNED, "heard again", now)
             elif worker.control is not None:
                 self._state.refuse(worker.control, "say_hello", "the data connection is gone; say hello on both")
-        elif running_s > budget_s and worker.state in (_S.BUSY, _S.DRAINING):
+        elif running_s > budget_s and worker.state in _RUNNING:
             self.hung(worker, f"a batch ran longer than response_timeout ({budget_s:g} s)", now)
         else:
             self._arm(worker, now)

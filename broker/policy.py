@@ -21,6 +21,8 @@ __all__ = ["PREFETCH_BELOW_S", "Loads", "WorkerPool", "WorkerRecord"]
 # A batch that runs longer than this gains nothing from a prefetched one: the gap between two batches is well below
 # a millisecond, while a job prefetched behind a slow batch waits although another worker may get idle.
 PREFETCH_BELOW_S: Final = 0.010
+# Jobs that a worker with asyncCommunication may hold; TorchServe sends it all that come.
+ASYNC_CREDIT: Final = 256
 _EWMA_WEIGHT: Final = 0.2  # of the newest run: follows a change within about ten batches
 
 
@@ -143,7 +145,8 @@ class WorkerPool:
         """Take the spec's batch size, delay and prefetch rule from now on. An open window closes."""
         # Without a delay set by the user the window is learnt: what one tick brings goes together, nothing waits.
         self._delay_s = spec.max_batch_delay_s or 0.0
-        self._prefetch = spec.prefetch
+        # An async worker takes jobs while others run; for it this is no prefetching, but its way of work.
+        self._prefetch = True if spec.is_async else spec.prefetch
         self._open = None
         for worker in self.workers.values():
             self._size(worker, spec)
@@ -228,4 +231,4 @@ class WorkerPool:
 
     def _size(self, worker: WorkerRecord, spec: ModelSpec) -> None:
         worker.batch_size = max(1, min(spec.batch_size, worker.own_batch_size))
-        worker.credit = 2 * worker.batch_size
+        worker.credit = max(2 * worker.batch_size, ASYNC_CREDIT if spec.is_async else 0)

@@ -52,9 +52,11 @@ class ComputeCore:
         epoch: Of this process; messages of another one are counted and dropped.
         batch_size: Most items of one RunBatch.
         window: Collects the items.
+        concurrent: The handler's calls may overlap (``asyncCommunication``): a RunBatch may follow another before
+            that one's BatchFinished, which carries its generation.
     """
 
-    def __init__(self, *, epoch: int, batch_size: int, window: Window[Held]) -> None:
+    def __init__(self, *, epoch: int, batch_size: int, window: Window[Held], concurrent: bool = False) -> None:
         self._epoch = epoch
         self._batch_size = batch_size
         self._window = window
@@ -67,7 +69,9 @@ class ComputeCore:
         self._fence_deadline: float | None = None
         self._late: list[Result] = []  # answers for expired items; they leave with the next batch
         self._owed: list[e.SendOutcomes] = []  # finished while the broker did not know this connection
-        self._running = False
+        self._concurrent = concurrent
+        self._generation = 0  # of the broker whose items run
+        self._running = 0  # RunBatch without BatchFinished
         self._running_is_stale = False
         self._left = False
 
@@ -81,9 +85,10 @@ class ComputeCore:
 
     def next_deadline(self) -> float | None:
         """Return when ``TickEnded`` should come at the latest; None: only after a message."""
-        if self.state is WorkerState.DRAINING and (self._fenced or len(self._window)):
+        if self.state is WorkerState.DRAINING and (len(self._window) or (self._fenced and not self._running)):
             return float("-inf")  # run what is left, or leave
-        due = [at for at in (self._hello_at, self._fence_deadline, self._window.next_deadline()) if at is not None]
+        fence_deadline = None if self._running else self._fence_deadline
+        due = [at for at in (self._hello_at, fence_deadline, self._window.next_deadline()) if at is not None]
         return min(due) if due else None
 
     def snapshot(self) -> dict[str, Any]:
@@ -91,7 +96,7 @@ class ComputeCore:
         return {
             "state": self.state.value,
             "waiting": len(self._window),
-            "running": self._running,
+            "running": self._running > 0,
             "owed": len(self._owed),
             "broker_id": self._broker_id,
             "welcomed": self._welcomed,
@@ -133,7 +138,8 @@ class ComputeCore:
         self._broker_id = broker_id
         dropped = len(self._window.clear()) + len(self._late) + sum(len(out.rows) for out in self._owed)
         self._late, self._owed = [], []
-        self._running_is_stale = self._running
+        self._running_is_stale = self._running > 0
+        self._generation += 1
         return [e.Count("items_of_old_broker", dropped)] if dropped else []
 
     def _on_hello_asked(self, event: e.HelloAsked, now: float) -> list[e.Action]:
@@ -167,14 +173,20 @@ class ComputeCore:
         return self._answer(0, 0, [_cancelled(item) for _, item in dropped]) if dropped else []
 
     def _on_batch_finished(self, event: e.BatchFinished, now: float) -> list[e.Action]:
-        self._running = False
-        if self.state is WorkerState.BUSY:
+        self._running -= 1
+        if self.state is WorkerState.BUSY and not self._running:
             self.state = next_state(self.state, WorkerEvent.BATCH_DONE)
         late, self._late = self._late, []
-        if self._running_is_stale:
+        stale = event.generation != self._generation if self._concurrent else self._running_is_stale
+        if stale:
             self._running_is_stale = False
             return [e.Count("items_of_old_broker", len(event.results))]
         return self._answer(event.run_us, len(event.results), [*event.results, *late] if late else event.results)
+
+    def _on_chunks_ready(self, event: e.ChunksReady, now: float) -> list[e.Action]:
+        if event.generation != self._generation:
+            return [e.Count("items_of_old_broker", len(event.rows))]
+        return [e.SendChunks(event.rows)]
 
     def _answer(self, run_us: int, batch_size: int, rows: Any) -> list[e.Action]:
         outcomes = [e.SendOutcomes(run_us, batch_size, rows[:_OUTCOME_ROWS])]
@@ -195,10 +207,10 @@ class ComputeCore:
                 else:
                     live.append(item)
         if live:
-            self._running = True
+            self._running += 1
             if self.state is WorkerState.READY:
                 self.state = next_state(self.state, WorkerEvent.BATCH_SENT)
-            return [e.RunBatch(live)]
+            return [e.RunBatch(live, self._generation)]
         late, self._late = self._late, []
         return self._answer(0, 0, late)
 
@@ -224,7 +236,7 @@ class ComputeCore:
         return [e.ReportState(WorkerEvent.DRAIN, "the broker sends no more jobs")]
 
     def _on_tick(self, event: e.TickEnded, now: float) -> list[e.Action]:
-        if self._left or self._running:
+        if self._left or (self._running and not self._concurrent):
             return []
         actions: list[e.Action] = []
         if self._hello_at is not None and now >= self._hello_at:
@@ -239,6 +251,8 @@ class ComputeCore:
         return actions
 
     def _may_leave(self, now: float) -> bool:
+        if self._running:
+            return False
         return self._fenced or (self._fence_deadline is not None and now >= self._fence_deadline)
 
 
@@ -254,6 +268,7 @@ _COMPUTE: dict[type, _Handler] = {
     e.ItemsArrived: ComputeCore._on_items,
     e.ItemsCancelled: ComputeCore._on_items_cancelled,
     e.BatchFinished: ComputeCore._on_batch_finished,
+    e.ChunksReady: ComputeCore._on_chunks_ready,
     e.DrainAsked: ComputeCore._on_drain_asked,
     e.FenceArrived: ComputeCore._on_fence,
     e.TickEnded: ComputeCore._on_tick,

@@ -25,6 +25,7 @@ __all__ = [
     "BatchFinished",
     "BrokerChanged",
     "BrokerHeard",
+    "ChunksReady",
     "Close",
     "Count",
     "DrainAsked",
@@ -43,6 +44,7 @@ __all__ = [
     "RunBatch",
     "SayHello",
     "SendBeat",
+    "SendChunks",
     "SendGoodbye",
     "SendOutcomes",
     "StateReported",
@@ -136,6 +138,15 @@ class BatchFinished:
 
     results: Sequence[Result]
     run_us: int
+    generation: int = field(default=0, compare=False)  # that of its RunBatch
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksReady:
+    """A call that runs beside others sent parts of its answers ahead."""
+
+    rows: Sequence[Result]
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +213,20 @@ class SayHello:
 
 @dataclass(frozen=True, slots=True)
 class RunBatch:
-    """Call the handler with these items and tell BatchFinished."""
+    """Call the handler with these items and tell BatchFinished.
+
+    ``generation`` changes with each new broker, so that answers to an old one's items are known.
+    """
 
     items: Sequence[WorkItem]
+    generation: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunks:
+    """Send one CHUNKS message."""
+
+    rows: Sequence[Result]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +298,7 @@ Event: TypeAlias = (
     | ItemsCancelled
     | FenceArrived
     | BatchFinished
+    | ChunksReady
     | BrokerChanged
     | DrainAsked
     | BrokerHeard
@@ -285,5 +308,5 @@ Event: TypeAlias = (
     | LeaveAsked
 )
 Action: TypeAlias = (
-    SayHello | RunBatch | SendOutcomes | ReportState | SendBeat | SendGoodbye | Tell | Close | Exit | Count
+    SayHello | RunBatch | SendOutcomes | SendChunks | ReportState | SendBeat | SendGoodbye | Tell | Close | Exit | Count
 )

@@ -129,7 +129,7 @@ def _service(
     """Put what the configuration asks for around the entry point."""
     if options.service_envelope:
         entry_point = wrapped(options.service_envelope, entry_point)
-    if context.model_yaml_config.get("asyncCommunication") is True:
+    if options.spec.is_async:
         return AsyncService(entry_point, context, options, handler=handler)
     return Service(measured(entry_point), context, options, isolate_errors=isolate_errors, handler=handler)
 

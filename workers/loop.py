@@ -11,7 +11,7 @@ import math
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
@@ -25,7 +25,7 @@ from zts.workers.batching import BatchWindow
 from zts.workers.control import Board, Inbox, say
 from zts.workers.core import ComputeCore
 from zts.workers.options import WorkerOptions
-from zts.workers.runner import Service, run_batch
+from zts.workers.runner import Service, checked, run_batch
 
 __all__ = ["ComputeLoop"]
 
@@ -52,6 +52,7 @@ class ComputeLoop:
         self._core = ComputeCore(
             epoch=options.epoch,
             batch_size=spec.batch_size,
+            concurrent=spec.is_async,
             window=BatchWindow(max_batch_size=spec.batch_size, max_batch_delay_s=spec.max_batch_delay_s),
         )
         self._todo: deque[e.Action] = deque()
@@ -158,8 +159,13 @@ class ComputeLoop:
             action = todo.popleft()
             if isinstance(action, e.RunBatch):
                 assert service is not None  # the core runs nothing before LoadDone
+                if getattr(service, "is_concurrent", False):
+                    self._start_call(service, action)
+                    continue
                 finished = self._run_batch(service, action)
                 todo.extend(self._core.handle(finished, monotonic()))
+            elif isinstance(action, e.SendChunks):
+                self._emit(action.rows)
             elif isinstance(action, e.ReportState):
                 self._control.put(e.StateReported(action.event, action.reason, action.detail))
             elif isinstance(action, e.Count):
@@ -179,6 +185,18 @@ class ComputeLoop:
         finally:
             board.batches += 1
             board.running_since = 0.0
+
+    def _start_call(self, service: Any, action: e.RunBatch) -> None:
+        """Let an async handler begin with these items; what it answers comes through the inbox."""
+        inbox, board, started = self._inbox, self._board, monotonic()
+        items, generation = action.items, action.generation
+
+        def done(results: Sequence[m.Result]) -> None:
+            board.batches += 1
+            run_us = max(0, int((monotonic() - started) * 1_000_000))
+            inbox.put(e.BatchFinished(checked(items, results), run_us, generation))
+
+        service.submit(items, lambda rows: inbox.put(e.ChunksReady(rows, generation)), done)
 
     def _emit(self, rows: Sequence[m.Result]) -> None:
         """Send parts of answers now; called by the handler's thread, which is this one."""

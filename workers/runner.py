@@ -17,7 +17,7 @@ from zts.wire.messages import Result, WorkItem
 from zts.workers.control import say
 from zts.workers.events import BatchFinished
 
-__all__ = ["Emit", "Service", "run_batch"]
+__all__ = ["Emit", "Service", "checked", "run_batch"]
 
 _UNSENDABLE_STATUS: Final = 500
 
@@ -64,9 +64,14 @@ def run_batch(
         traceback.print_exc()
         results = _all(items, HandlerFailed("Prediction failed"))
     run_us = max(0, int((clock() - started) * 1_000_000))
+    return BatchFinished(checked(items, results), run_us)
+
+
+def checked(items: Sequence[WorkItem], results: Sequence[Result]) -> Sequence[Result]:
+    """Return one result for each item, in order: those that cannot travel are replaced by an error."""
     if len(results) != len(items):
         results = _all(items, BatchMismatch("number of batch response mismatched"))
-    checked: list[Result] | None = None
+    repaired: list[Result] | None = None
     for index, (item, result) in enumerate(zip(items, results, strict=True)):
         if (
             result[0] == item[0]
@@ -75,10 +80,10 @@ def run_batch(
             and 100 <= result[1] <= 999
         ):
             continue
-        if checked is None:
-            checked = list(results)
-        checked[index] = _repaired(item, result)
-    return BatchFinished(results if checked is None else checked, run_us)
+        if repaired is None:
+            repaired = list(results)
+        repaired[index] = _repaired(item, result)
+    return results if repaired is None else repaired
 
 
 def _repaired(item: WorkItem, result: Result) -> Result:

@@ -95,6 +95,11 @@ class ModelSpec:
         if self.priority not in ("high", "normal", "low"):
             raise BadRequest(f"priority {self.priority!r} is none of high, normal, low")
 
+    @property
+    def is_async(self) -> bool:
+        """Whether the handler's calls may overlap in one worker (``asyncCommunication`` of model-config.yaml)."""
+        return self.config.get("asyncCommunication") is True
+
     def to_map(self) -> dict[str, Any]:
         """Return the record as a map of JSON-like values for the wire or the journal."""
         out: dict[str, Any] = {}

@@ -48,6 +48,7 @@ def test_describe_shows_the_whole_record(rig: Rig):
         "device_type": "",
         "device_ids": [],
         "priority": "normal",
+        "config": {},
         "loaded_at_startup": False,
         "job_queue_size": 100,
         "pending_jobs": 3,

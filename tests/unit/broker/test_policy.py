@@ -9,7 +9,7 @@ from zts.broker.deadlines import DeadlineHeap
 from zts.broker.entries import ModelEntry
 from zts.broker.finished import FinishedJobs
 from zts.broker.jobs import DONE, ClientRecord, PendingJob
-from zts.broker.policy import PREFETCH_BELOW_S, Loads, WorkerPool, WorkerRecord
+from zts.broker.policy import ASYNC_CREDIT, PREFETCH_BELOW_S, Loads, WorkerPool, WorkerRecord
 from zts.registry import ModelSpec
 from zts.wire.messages import NORMAL, Result
 
@@ -166,3 +166,12 @@ def test_forgetting_an_answer_leaves_a_newer_job_of_the_same_id_alone() -> None:
     remember(memory, 2)
     remember(memory, 3)
     assert CLIENT.jobs[1] is newer
+
+
+def test_an_async_worker_takes_jobs_while_others_run() -> None:
+    pool, (worker,) = make_pool(1, config={"asyncCommunication": True})
+    pool.run_s = 60.0  # long calls are what it is for
+    assert give(pool, 5) == ("w0", 1)
+    assert give(pool, ASYNC_CREDIT) == ("w0", ASYNC_CREDIT - 1)
+    assert give(pool, 1) is None
+    assert worker.credit == ASYNC_CREDIT
