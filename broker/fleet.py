@@ -320,7 +320,7 @@ class Fleet:
             return
         worker = self._state.workers.get(hello.peer_id)
         if worker is None:
-            self._workers.early_hello(connection, hello, batch_size)
+            self._state.keep_early(connection, hello.peer_id, hello.epoch, batch_size)
             self._workers.welcome_data(connection, accepted=True)
             return
         accepted = self._workers.data_hello(worker, connection, hello.epoch, batch_size, now)

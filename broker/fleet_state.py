@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 KEPT_FAILURES: Final = 20
+# Data HELLOs of workers that are not announced yet.
+MAX_EARLY: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -234,3 +236,9 @@ class FleetState:
     def changed(self, version: Version) -> None:
         """Remember that a version's workers or wishes changed, for the end of this event."""
         self.changed_versions[version] = None
+
+    def keep_early(self, connection: bytes, worker_id: str, epoch: int, batch_size: int) -> None:
+        """Keep the data HELLO of a worker that nobody announced yet."""
+        while len(self.early) >= MAX_EARLY:
+            self.early.pop(next(iter(self.early)))
+        self.early[worker_id, epoch] = (connection, batch_size)

@@ -16,17 +16,15 @@ from zts.broker.fleet_state import FleetState, Version, Worker
 from zts.lifecycle import FINAL, SERVING, IllegalTransition, WorkerEvent, WorkerState, next_state
 from zts.wire.messages import Beat, Hello, Refused, StateReport, Welcome
 
-__all__ = ["LEFT_OVER_S", "MAX_EARLY", "Workers"]
+__all__ = ["LEFT_OVER_S", "Workers"]
 
 _S = WorkerState
 _E = WorkerEvent
 
-MAX_EARLY: Final = 10_000
 # How long a lost or failed worker that nobody can restart stays in the table, in case it is heard again.
 LEFT_OVER_S: Final = 60.0
 _DOWN = frozenset({_S.FAILED, _S.LOST, _S.BROKEN})
 _RUNNING = frozenset({_S.BUSY, _S.DRAINING})
-_NEVER: Final = float("inf")
 
 
 class Workers:
@@ -177,8 +175,8 @@ class Workers:
 
     def _unseen_at(self, worker: Worker) -> float:
         """Return when a worker that does not beat (stopped, or something holds the GIL) has had its run budget."""
-        if worker.state not in _RUNNING:
-            return _NEVER
+        if worker.state not in _RUNNING or worker.node not in self._state.nodes:
+            return float("inf")
         return max(worker.heard_at, worker.since) + max(worker.version.spec.response_timeout_s, self._silence_s)
 
     def look_at(self, worker_id: str, now: float) -> None:
@@ -198,7 +196,7 @@ class Workers:
         elif worker.state is _S.LOADING and now >= worker.since + startup_s:
             self.hung(worker, f"loading took longer than startup_timeout ({startup_s:g} s)", now)
             return
-        elif worker.node in self._state.nodes and now >= self._unseen_at(worker):
+        elif now >= self._unseen_at(worker):
             self.hung(worker, f"no beat and no answer for {now - max(worker.heard_at, worker.since):.0f} s", now)
             return
         elif now >= self._silent_at(worker):
@@ -208,14 +206,12 @@ class Workers:
 
     def _look_at_left_over(self, worker: Worker, now: float) -> None:
         """A lost worker that its node could restart is killed there; one that nobody can restart is forgotten."""
-        if worker.node in self._state.nodes:
-            self._kill(worker, worker.reason)
-            self._arm(worker, now)
-        elif not worker.node:
+        if not worker.node:
             worker.wanted = False
             self.move(worker, _E.DRAIN, "not heard of any more", now)
-        else:
-            self._arm(worker, now)
+            return
+        self._kill(worker, worker.reason)
+        self._arm(worker, now)
 
     def hung(self, worker: Worker, reason: str, now: float) -> None:
         """Give up a worker that beats but makes no progress: its node kills it, its jobs go back."""
@@ -264,6 +260,9 @@ class Workers:
             worker.gpu_id = gpu_id if type(gpu_id) is int else None
         if worker.state not in _DOWN:
             self._arm(worker, now)
+        elif worker.state is _S.FAILED and now >= worker.since + 2 * self._silence_s:
+            worker.since = now
+            self._kill(worker, worker.reason)  # it should be dead: the first order may have met no node
 
     # ------------------------------------------------------------ reports
 
@@ -349,13 +348,6 @@ class Workers:
         elif worker.state is _S.LOST:
             self.move(worker, _E.RETURNED, "said hello again", now)
         return True
-
-    def early_hello(self, connection: bytes, hello: Hello, batch_size: int) -> None:
-        """Keep the data HELLO of a worker that nobody announced yet."""
-        early = self._state.early
-        while len(early) >= MAX_EARLY:
-            early.pop(next(iter(early)))
-        early[hello.peer_id, hello.epoch] = (connection, batch_size)
 
     def data_left(self, worker: Worker, epoch: int, reason: str, now: float) -> None:
         """A worker said goodbye on its data socket: it holds no job."""

@@ -109,6 +109,48 @@ def test_a_report_moves_a_worker_as_the_table_says_or_not_at_all(state: WorkerSt
 # ---------------------------------------------------------------- silence
 
 
+def test_a_busy_worker_that_does_not_beat_hangs_only_after_its_run_budget_though_its_process_lives(rig: Rig):
+    rig.admin()
+    rig.node()
+    rig.register(replace(SPEC, response_timeout_s=10.0))
+    rig.ready("9000")
+    rig.tell(e.BatchSent("9000"))
+    lives = {"9000": {"epoch": 1, "pid": 9, "rss_bytes": 5}}
+    for _ in range(9):
+        rig.node_beat(**lives)
+        rig.wait(1.0)
+    assert rig.states() == {"9000": "busy"}
+    rig.wait(1.0)
+    assert rig.states() == {"9000": "failed"}
+    (kill,) = [a.message for a in rig.sent(NODE) if isinstance(a.message, m.Request)]
+    assert (kill.verb, kill.args["worker_id"], kill.args["epoch"]) == ("worker.kill", "9000", 1)
+    assert e.WorkerGone("9000", 1, "no beat and no answer for 10 s") in rig.told()
+
+
+def test_an_idle_worker_that_does_not_beat_is_left_alone_while_its_process_lives(rig: Rig):
+    rig.admin()
+    rig.node()
+    rig.register(replace(SPEC, response_timeout_s=5.0))
+    rig.ready("9000")
+    for _ in range(20):
+        rig.node_beat(**{"9000": {"epoch": 1, "pid": 9, "rss_bytes": 5}})
+        rig.wait(1.0)
+    assert rig.states() == {"9000": "ready"}
+
+
+def test_a_hung_process_that_lives_on_is_killed_again(rig: Rig):
+    rig.up()
+    rig.tell(e.BatchSent("9000"))
+    rig.worker_beat("9000", running_s=1000.0)
+    assert rig.states() == {"9000": "failed"}
+    kills = 0
+    for _ in range(9):
+        rig.node_beat(**{"9000": {"epoch": 1, "pid": 9, "rss_bytes": 5}})
+        kills += sum(isinstance(a.message, m.Request) for a in rig.sent(NODE))
+        rig.wait(1.0)
+    assert kills == 1
+
+
 def test_a_worker_is_lost_only_when_its_beats_and_its_nodes_word_stay_away(rig: Rig):
     rig.up()
     for _ in range(10):

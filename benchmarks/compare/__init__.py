@@ -1,0 +1,1 @@
+"""Measures zts beside its peers and beside bare loops, and prints which goals of speed are reached: ``make compare``."""
