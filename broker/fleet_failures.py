@@ -11,7 +11,7 @@ from zts.lifecycle import WorkerEvent, WorkerState
 __all__ = ["is_out_of_memory", "note_failure"]
 
 _COMING: Final = (WorkerState.STARTING, WorkerState.LOADING)
-_MEMORY_KINDS: Final = frozenset({"MemoryError", "OutOfMemoryError", "OutOfResources"})
+_MEMORY_KINDS: Final = frozenset({"memory", "MemoryError", "OutOfMemoryError", "OutOfResources"})
 
 
 def is_out_of_memory(reason: str, detail: Mapping[str, Any]) -> bool:
@@ -19,6 +19,8 @@ def is_out_of_memory(reason: str, detail: Mapping[str, Any]) -> bool:
 
     >>> is_out_of_memory("CUDA out of memory. Tried to allocate 2 GiB", {}), is_out_of_memory("no file", {})
     (True, False)
+    >>> is_out_of_memory("load failed", {"kind": "memory"})
+    True
     """
     kind = str(detail.get("kind", "")).rsplit(".", 1)[-1]
     return detail.get("oom") is True or kind in _MEMORY_KINDS or "out of memory" in reason.lower()

@@ -307,6 +307,8 @@ class Workers:
         elif event in (_E.BATCH_SENT, _E.BATCH_DONE, _E.SILENT, _E.HUNG, _E.RETURNED):
             self._state.count("unknown_state_event")  # the broker's own to say
         elif not (event is _E.DRAIN and worker.state is _S.DRAINING):
+            if event is _E.DIED or event is _E.GAVE_UP:
+                worker.pid = 0  # the number may be another process's soon
             self.move(worker, event, report.reason, now, report.detail)
 
     def control_hello(self, worker: Worker, connection: bytes, hello: Hello, now: float) -> bool:

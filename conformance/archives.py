@@ -83,6 +83,7 @@ ARCHIVES: Final = (
     Archive("script", "script_handler.py", weights="doubler.pt"),
     Archive("base", "base_handler", weights="doubler.pt"),
     Archive("envelope", "envelope.py"),
+    Archive("givesup", "broken_import.py", config="minWorkers: 1\nmaxWorkers: 1\nmaxRetryTimeoutInSec: 1\n"),
     Archive("noweights", "base_handler"),
     Archive("tarred", "function.py", format="tgz"),
     Archive("stored", "function.py", format="zip-store"),

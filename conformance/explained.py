@@ -89,6 +89,14 @@ EXPLAINED: Final = (
     Explained(
         "status-304", "header:content-length", "better: no length is given for a body that HTTP forbids", zts=_NEW
     ),
+    Explained(
+        "type-by-header",
+        "spelling:content-type",
+        "better: one spelling, whoever sets it",
+        "Content-Type",
+        "content-type",
+    ),
+    Explained("type-both", "header:content-type", "better: what the handler says last", "text/b", "text/a"),
     # 1.5
     *_whole("header-number", "A24", "200", "ok"),
     Explained("header-number", "header:x-number", "A24", zts="5"),
@@ -102,6 +110,10 @@ EXPLAINED: Final = (
     _message("queue-full", "A2", _NO_WORKER, _NO_WORKER + "Queue full.*"),
     _message("no-ticket", "A2", _NO_WORKER, _NO_WORKER),
     *_whole("client-timeout", "A1", "408", ".*RequestTimeoutException.*"),
+    Explained("*-gives-up", "body.0.jobQueueStatus.*", "A1", "99|1", "100|0"),
+    Explained("*-gives-up", "body.*.workers.*.reason", "A12", torchserve=_NEW),
+    Explained("*-async-fail", "body.*.workers.*.reason", "A12", torchserve=_NEW),
+    *_whole("dead-worker", "A1", "503", ".*ServiceUnavailableException.*"),
     *_whole("unregister-in-flight", "A1", "200", "slept"),
     Explained(
         "prediction-exception-418",
@@ -149,6 +161,7 @@ EXPLAINED: Final = (
     ),
     *_whole("describe-no-manifest", "better: named after its file, as the page has it", "200", ".*nomanifest.*"),
     *_whole("register-absolute-folder", "A21", "404", ".*ModelNotFoundException.*"),
+    *_whole("register-absolute-file", "A21", "404", ".*ModelNotFoundException.*"),
     *_whole("register-name-blank", "A21", "400", ".*not valid.*"),
     *_whole("register-name-slash", "A21", "400", ".*not valid.*"),
     *_whole("scale-min-negative", "A8", "400", ".*min_worker cannot be less than 0.*"),
@@ -165,6 +178,9 @@ EXPLAINED: Final = (
     # 3
     Explained("*", "line *zts_*", "better: metrics of ours, beside", torchserve=_NEW),
     Explained("metric-mode-log", "body", "better: metrics of ours, beside", "", r"((# (HELP|TYPE) )?zts_[^\n]*\n)*"),
+    Explained(
+        "metric-custom", "body.raised.1", "better: the same error as for a time; it is a ValueError", '"ValueError"'
+    ),
     # 8
     *_whole("envelope-json-bytes", _LIKE_A_TEXT, "200", r".*predictions.*"),
     _message(

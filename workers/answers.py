@@ -197,17 +197,21 @@ def _head(
     if not stream and not processor.response_header and not processor.reason_phrase:
         return _typed_head(encoding, dtype, shape)
     headers: list[tuple[str, str]] = []
-    content_type = ""
+    content_type = explicit_type = ""
     for name, value_of in processor.response_header.items():
-        if str(name).lower() == "content-type":
+        if name == "content-type":
             content_type = "" if value_of is None else str(value_of)
+        elif str(name).lower() == "content-type":
+            explicit_type = str(value_of)  # a header of this name wins over set_response_content_type, as in TorchServe
         else:
             headers.append((str(name), str(value_of)))
     if stream:
         headers.append(STREAM_HEADER)
     reason = str(processor.reason_phrase or "")
     return pack_result_head(
-        ResultHead(headers, content_type or default_type, reason, encoding=encoding, dtype=dtype, shape=shape)
+        ResultHead(
+            headers, explicit_type or content_type or default_type, reason, encoding=encoding, dtype=dtype, shape=shape
+        )
     )
 
 

@@ -32,6 +32,12 @@ class Window(Protocol[T]):
     def discard(self, unwanted: Callable[[T], bool]) -> list[T]:
         """Remove and return the items of which ``unwanted`` is true."""
 
+    def learn(self, size: int, run_s: float, now: float) -> None:
+        """Note that a batch of ``size`` jobs ended at ``now`` after ``run_s`` seconds."""
+
+    def settle(self, now: float) -> None:
+        """Note that all that came up to ``now`` has been added; ``is_due`` is asked next."""
+
     def __len__(self) -> int: ...
 
 
@@ -44,8 +50,8 @@ class BatchWindow(Generic[T]):
 
     Args:
         max_batch_size: Most jobs in one batch; at least 1.
-        max_batch_delay_s: Longest wait of the first job, in seconds. 0 and None (no delay was set) mean "run what is
-            already here": batches then form by themselves while another one runs.
+        max_batch_delay_s: Longest wait of the first job, in seconds. 0 and None mean "run what is already here":
+            batches then form by themselves while another one runs.
 
     Raises:
         ValueError: If ``max_batch_size`` is below 1 or the delay is negative.
@@ -101,6 +107,12 @@ class BatchWindow(Generic[T]):
         if dropped:
             self._held = deque(row for row in self._held if not unwanted(row[1]))
         return dropped
+
+    def learn(self, size: int, run_s: float, now: float) -> None:
+        """Do nothing: the delay is fixed."""
+
+    def settle(self, now: float) -> None:
+        """Do nothing: the delay is fixed."""
 
     def __len__(self) -> int:
         return len(self._held)

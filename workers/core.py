@@ -174,6 +174,7 @@ class ComputeCore:
 
     def _on_batch_finished(self, event: e.BatchFinished, now: float) -> list[e.Action]:
         self._running -= 1
+        self._window.learn(len(event.results), event.run_us / 1e6, now)
         if self.state is WorkerState.BUSY and not self._running:
             self.state = next_state(self.state, WorkerEvent.BATCH_DONE)
         late, self._late = self._late, []
@@ -242,6 +243,7 @@ class ComputeCore:
         if self._hello_at is not None and now >= self._hello_at:
             actions.append(self._hello(now))
         draining = self.state is WorkerState.DRAINING
+        self._window.settle(now)
         # Nobody waits for a fuller batch while draining: the process is wanted gone.
         if self._window.is_due(now) or (draining and len(self._window)):
             return actions + self._form_batch(now)

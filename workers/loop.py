@@ -21,9 +21,9 @@ from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.frames import MAX_EXTRA_FRAMES, Role
 from zts.workers import events as e
-from zts.workers.batching import BatchWindow
 from zts.workers.control import Board, Inbox, say
 from zts.workers.core import ComputeCore
+from zts.workers.learnt_window import window_for
 from zts.workers.options import WorkerOptions
 from zts.workers.runner import Service, checked, run_batch
 
@@ -53,7 +53,9 @@ class ComputeLoop:
             epoch=options.epoch,
             batch_size=spec.batch_size,
             concurrent=spec.is_async,
-            window=BatchWindow(max_batch_size=spec.batch_size, max_batch_delay_s=spec.max_batch_delay_s),
+            window=window_for(
+                batch_size=spec.batch_size, max_batch_delay_s=spec.max_batch_delay_s, is_concurrent=spec.is_async
+            ),
         )
         self._todo: deque[e.Action] = deque()
         self._exit_code: int | None = None

@@ -208,10 +208,10 @@ class Metrics:
         """Record a size in ``MB``, ``kB``, ``GB`` or ``B``.
 
         Raises:
-            MetricsCacheValueError: If the unit is another.
+            ValueError: If the unit is another.
         """
         if unit not in _SIZE_UNITS:
-            raise MetricsCacheValueError(f"metric {name}: the unit {unit!r} is none of {', '.join(_SIZE_UNITS)}")
+            raise ValueError(f"metric {name}: the unit {unit!r} is none of {', '.join(_SIZE_UNITS)}")
         self._record(name, value, unit, idx, dimensions, metric_type)
 
     def add_percent(

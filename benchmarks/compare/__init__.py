@@ -1,1 +1,1 @@
-"""Measures zts beside its peers and beside bare loops, and prints which goals of speed are reached: ``make compare``."""
+"""Measures zts beside its peers and bare loops and prints which goals of speed are reached: ``make compare``."""

@@ -107,10 +107,9 @@ def chosen(names: Iterable[str]) -> tuple[list[str], list[str]]:
             goals.append(goal)
         else:
             raise ValueError(f"{name}: not one of {', '.join((*SERVERS, *GOALS))}")
-    return (
-        servers or [name for name in SERVERS if name not in _NOT_BY_ITSELF],
-        goals or [name for name in GOALS if name not in _NOT_BY_ITSELF or (name == "one-process" and servers)],
-    )
+    servers = servers or [name for name in SERVERS if name not in _NOT_BY_ITSELF]
+    by_itself = [name for name in GOALS if name not in _NOT_BY_ITSELF]
+    return servers, goals or [*by_itself, *(["one-process"] if "embedded" in servers else [])]
 
 
 def loads(server: str, goals: Iterable[str]) -> list[Load]:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from benchmarks.compare.figures import Figures
 from benchmarks.compare.goals import NOT_MEASURED, TITLES, Verdict
 
 __all__ = ["figures_table", "goal_tables", "markdown_table", "number", "report"]
 
+NONE: Final = "-"
+
 
 def number(value: float | None) -> str:
-    """Return a figure as people write it; ``–`` for none.
+    """Return a figure as people write it; a dash for none.
 
     >>> number(38584.4), number(12.34), number(0.4321), number(None)
-    ('38,584', '12.3', '0.43', '–')
+    ('38,584', '12.3', '0.43', '-')
     """
     if value is None:
-        return "–"
+        return NONE
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
@@ -44,13 +47,13 @@ def goal_tables(verdicts: Sequence[Verdict]) -> str:
 
 def _row(verdict: Verdict) -> list[str]:
     check = verdict.check
-    beside = f"{verdict.other_name} {number(verdict.other)}" if verdict.other is not None else "–"
-    bound = "–" if check.bound is None else f"{'≥' if check.at_least else '≤'} {check.bound:,g}"
+    beside = f"{verdict.other_name} {number(verdict.other)}" if verdict.other is not None else NONE
+    bound = NONE if check.bound is None else f"{'≥' if check.at_least else '≤'} {check.bound:,g}"
     outcome = verdict.outcome
     if verdict.errors:
         outcome = f"{outcome} ({verdict.errors} errors)".strip()
-    ratio = "–" if verdict.ratio is None else f"{verdict.ratio:.2f}"
-    return [check.what, number(verdict.ours), beside, ratio, bound, outcome or "–"]
+    ratio = NONE if verdict.ratio is None else f"{verdict.ratio:.2f}"
+    return [check.what, number(verdict.ours), beside, ratio, bound, outcome or NONE]
 
 
 def figures_table(figures: Figures) -> str:
@@ -59,14 +62,14 @@ def figures_table(figures: Figures) -> str:
     for key in figures:
         names = list(dict.fromkeys(name for sample in figures.samples[key] for name in sample if name != "errors"))
         cells = [f"{name} {_spread(figures.values(key, name))}" for name in names]
-        in_flight = str(key.in_flight) if key.in_flight else "–"
+        in_flight = str(key.in_flight) if key.in_flight else NONE
         rows.append([key.server, key.case, key.path, in_flight, ", ".join(cells), str(figures.errors(key))])
     return markdown_table(["server", "case", "path", "in flight", "median (least to greatest)", "errors"], rows)
 
 
 def _spread(values: Sequence[float]) -> str:
     if not values:
-        return "–"
+        return NONE
     ordered = sorted(values)
     middle = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
     if len(ordered) == 1:

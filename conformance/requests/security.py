@@ -157,6 +157,7 @@ URLS = (
     register("tgz-url", _U, url="tarred.tar.gz", initial_workers=0),
     register("store-folder", _U, url="folder", initial_workers=0),
     register("absolute-folder", _U, url="{downloads}/outside", model_name="outside", initial_workers=0),
+    register("absolute-in-store", _U, url="{store}/echo.mar", model_name="inside", initial_workers=0),
     register("absolute-missing", _U, url="/nowhere/at/all"),
     register("absolute-file", _U, url="/some/where/kitchen.mar", model_name="abs", initial_workers=0),
     register("ftp", _U, url="ftp://127.0.0.1/x.mar"),
@@ -166,6 +167,15 @@ URLS = (
     register("async-fail", "2.1 asynchronous failure", url="brokenimport.mar", initial_workers=1, synchronous="false"),
     Case("describe-async-fail", "2.1 asynchronous failure", "/models/brokenimport", port="management"),
     Case("ping-async-fail", "1.2 health rule", "/ping"),
+    register("gives-up", "9.3 maxRetryTimeoutInSec", url="givesup.mar", synchronous="false"),
+    Case("ping-gives-up", "1.2 health rule", "/ping", until="Unhealthy"),
+    Case("ping-v2-gives-up", "1.2 health rule", "/ping", "POST", body=b""),
+    ask(
+        "dead-worker", "1.5 dead beyond the retry window", "/predictions/givesup", data=b"x", method="POST", timeout_s=5
+    ),
+    Case("describe-gives-up", "9.3 maxRetryTimeoutInSec", "/models/givesup", port="management"),
+    Case("delete-gives-up", "9.3 maxRetryTimeoutInSec", "/models/givesup", "DELETE", "management", timeout_s=60),
+    Case("ping-given-up", "1.2 health rule", "/ping"),
 )
 URLS_LIMITED = (
     register("url-allowed", "10.2 allowed_urls", url="{files}/remote.mar", initial_workers=0),

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "archive": "pack a model archive (torch-model-archiver's flags)",
     "config": "explain the configuration: each value and where it was said",
     "bench": "measure throughput and latency over REST or ZeroMQ",
+    "tune": "search batch size, window and workers for a latency goal",
     "broker": "run the broker alone",
     "http": "run an HTTP server alone",
     "node": "run a node agent alone",

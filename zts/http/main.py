@@ -166,7 +166,8 @@ def _application(
         if guard is not None:
             routes.append(TokenRoute(guard))
         routes.append(Management(settings, link))
-    if "metrics" in surfaces:
+    # As TorchServe: an address that inference and management share serves the metrics, too.
+    if "metrics" in surfaces or (settings.enable_metrics_api and {"inference", "management"} <= {*surfaces}):
         routes.append(metrics)
     return Application(settings, routes, predictor if "inference" in surfaces else None, tally, guard)
 

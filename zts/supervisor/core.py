@@ -42,6 +42,8 @@ __all__ = [
 
 CONFIG_ERROR_EXIT_CODE: Final = 2  # a role that exits so will do it again: the user must change something
 _STOP_ORDER: Final = ("http", "node", "broker")  # nobody new comes in, workers finish, then the middle goes
+# Without the broker or the node agent nothing is served, and requests are held for some seconds only: short pauses.
+_RULE: Final = BackoffRule(cap_s=3.0)
 _MOST_DEATHS_AT_START: Final = 3
 _BROKER_STOP_S: Final = 5.0
 # One wish may come as two signals: timeout(1) and some shells signal the process and then its group.
@@ -199,7 +201,7 @@ class SupervisorCore:
         rng: random.Random,
         rule: BackoffRule | None = None,
     ) -> None:
-        rule = rule or BackoffRule()
+        rule = rule or _RULE
         self._slots = {role: _Slot(Backoff(rule, rng)) for role in roles}
         self._drain_timeout_s = drain_timeout_s
         self._start_timeout_s = start_timeout_s
