@@ -307,7 +307,7 @@ class Fleet:
 
     def _node_gone(self, node_id: str, reason: str, now: float) -> None:
         for pending in self._nodes.gone(node_id, reason, now):
-            self._requests.unanswered(pending, f"the node agent that prepared it went away ({reason}).")
+            self._requests.node_left(pending, reason, now)
 
     # ------------------------------------------------------------ data socket
 

@@ -31,6 +31,8 @@ __all__ = ["PREPARE_TIMEOUT_S", "Requests"]
 
 # Longest time a node may take to fetch, unpack and read an archive.
 PREPARE_TIMEOUT_S: Final = 900.0
+# How many nodes are asked to prepare it while they go away over it.
+PREPARE_TRIES: Final = 2
 # What starting may take beside loading: placing, forking, importing.
 START_SLACK_S: Final = 30.0
 
@@ -72,34 +74,34 @@ class Requests:
 
     # ------------------------------------------------------------ register
 
-    def _register(self, connection: bytes, request: Request, now: float) -> None:
+    def _register(self, connection: bytes, request: Request, now: float, tries: int = 0) -> None:
         if not _text(request.args, "url") and "url" not in request.args:
             raise BadRequest("Parameter url is required.")
         _flag(request.args, "synchronous", default=True)
         node = self._nodes.fewest()
         if node is not None:
-            self._prepare(node, connection, request, now)
+            self._prepare(node, connection, request, now, tries + 1)
         elif self._nodes.is_waiting():
-            self._state.homeless.append((connection, request))
+            self._state.homeless.append((connection, request, tries))
         else:
             raise _no_node()
 
     def node_joined(self, now: float) -> None:
         """Go on with registrations that came before there was a node."""
         homeless, self._state.homeless = self._state.homeless, []
-        for connection, request in homeless:
-            self._register(connection, request, now)
+        for connection, request, tries in homeless:
+            self._register(connection, request, now, tries)
 
     def no_node_came(self) -> None:
         """Refuse registrations that waited for a node in vain."""
         homeless, self._state.homeless = self._state.homeless, []
-        for connection, request in homeless:
+        for connection, request, _ in homeless:
             self._state.reply_error(connection, request.request_id, _no_node())
 
-    def _prepare(self, node: Node, connection: bytes, request: Request, now: float) -> None:
+    def _prepare(self, node: Node, connection: bytes, request: Request, now: float, tries: int) -> None:
         timeout_s = request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
         pending = self._state.ask(node, "model.prepare", int(timeout_s * 1000), request.args)
-        pending.asker = (connection, request)
+        pending.asker, pending.tries = (connection, request), tries
         self._state.deadlines.set(("pending", pending.request_id), now + timeout_s)
 
     def node_replied(self, reply: Reply, node_id: str, now: float) -> None:
@@ -117,6 +119,18 @@ class Requests:
             return
         try:
             self._prepared(connection, request, reply.body, now)
+        except ZtsError as error:
+            self._state.reply_error(connection, request.request_id, error)
+
+    def node_left(self, pending: Pending, reason: str, now: float) -> None:
+        """Ask another node, or the same when it is back; one that two nodes did not survive is given up."""
+        if pending.asker is None or pending.tries >= PREPARE_TRIES:
+            self.unanswered(pending, f"the node agent that prepared it went away ({reason}).")
+            return
+        self._forget(pending)
+        connection, request = pending.asker
+        try:
+            self._register(connection, request, now, pending.tries)
         except ZtsError as error:
             self._state.reply_error(connection, request.request_id, error)
 
@@ -147,7 +161,9 @@ class Requests:
             spec = replace(spec, loaded_at_startup=True)
         minimum = spec.min_workers or count
         entry = self._state.find(spec.name, spec.version)
-        if entry is None or not (at_startup and entry.spec.url == spec.url):
+        # A broker that was killed may have written it down before its reply.
+        is_known = at_startup or _flag(request.args, "resent", default=False)
+        if entry is None or not (is_known and entry.spec.url == spec.url):
             entry = self._models.add(spec, minimum, max(minimum, spec.max_workers))
         synchronous = _flag(request.args, "synchronous", default=True)
         if entry.target and synchronous:
@@ -188,6 +204,9 @@ class Requests:
 
     def _unregister(self, connection: bytes, request: Request, now: float) -> None:
         name, version = _text(request.args, "model"), _text(request.args, "version")
+        if _flag(request.args, "resent", default=False) and self._state.find(name, version) is None:
+            self._answer(connection, request, {})  # the broker before this one did it
+            return
         entry = self._models.get(name, version)
         model = self._state.models[name]
         if entry.spec.version == model.default and len(model.versions) > 1:

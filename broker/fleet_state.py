@@ -149,12 +149,13 @@ class Wait:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A request that a node has not answered; ``asker`` is the registration behind it, or None."""
+    """A request that a node has not answered; ``asker`` is the registration behind it, or None; ``tries``: nodes asked."""
 
     request_id: int
     node_id: str
     verb: str
     asker: tuple[bytes, Request] | None = None
+    tries: int = 1
 
 
 @dataclass(slots=True, eq=False)

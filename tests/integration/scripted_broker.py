@@ -68,11 +68,11 @@ class ScriptedBroker:
                     continue
                 identity, *frames = router.recv_multipart()
                 message = codec.decode(frames)
-                for reply in self._replies(identity, message, known):
-                    router.send_multipart([identity, *codec.encode(reply)])
                 with self._changed:
                     self.messages.append(message)
                     self._changed.notify_all()
+                for reply in self._replies(identity, message, known):
+                    router.send_multipart([identity, *codec.encode(reply)])
 
     def _replies(self, identity: bytes, message: Message, known: set[bytes]) -> list[Message]:
         if isinstance(message, Hello):

@@ -15,12 +15,21 @@ __all__ = ["Control"]
 
 
 class _Pending:
-    __slots__ = ("added_at", "reply", "request")
+    __slots__ = ("added_at", "is_sent", "reply", "request")
 
     def __init__(self, request: Request, reply: asyncio.Future[Reply], added_at: float) -> None:
         self.request = request
         self.reply = reply
         self.added_at = added_at
+        self.is_sent = False
+
+    def message(self) -> Request:
+        """Return what to send now; one that an earlier broker may have done already says so."""
+        request = self.request
+        if not self.is_sent:
+            self.is_sent = True
+            return request
+        return Request(request.request_id, request.verb, request.timeout_ms, {**request.args, "resent": True})
 
 
 class Control:
@@ -59,7 +68,7 @@ class Control:
         """Send all that waits."""
         self._is_welcome = True
         for pending in self._pending.values():
-            self.channel.send(pending.request)
+            self.channel.send(pending.message())
 
     def on_reply(self, reply: Reply) -> None:
         """Hand the reply to whoever asked; one that nobody waits for is dropped."""
@@ -80,7 +89,7 @@ class Control:
         self._pending[request.request_id] = pending
         try:
             if self._is_welcome:
-                self.channel.send(request)
+                self.channel.send(pending.message())
             reply = await asyncio.wait_for(pending.reply, timeout_s)
         except TimeoutError:
             if not self._is_welcome:
