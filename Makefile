@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCHSERVE_VENV := .venv-torchserve
 FLAGS ?=
 
-.PHONY: serve test lint types unit conformance clean
+.PHONY: serve test lint types unit conformance compare clean
 
 # Installed again when a dependency changes; the code itself is linked (editable).
 $(VENV)/installed-serve: setup.cfg pyproject.toml constraints.txt
@@ -53,5 +53,9 @@ $(TORCHSERVE_VENV)/installed: Makefile constraints.txt
 conformance: $(VENV)/installed-serve $(TORCHSERVE_VENV)/installed
 	$(BIN)/python -m conformance.run --torchserve $(TORCHSERVE_VENV)/bin/torchserve $(FLAGS)
 
+# Installs the peers into venvs of their own and prints which goals of speed are reached (FLAGS: benchmarks/compare).
+compare: $(VENV)/installed-serve
+	$(BIN)/python -m benchmarks.compare $(FLAGS)
+
 clean:
-	rm -rf $(VENV) $(TORCHSERVE_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TORCHSERVE_VENV) .venv-mosec build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

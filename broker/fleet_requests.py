@@ -100,7 +100,8 @@ class Requests:
 
     def _prepare(self, node: Node, connection: bytes, request: Request, now: float, tries: int) -> None:
         timeout_s = request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
-        pending = self._state.ask(node, "model.prepare", int(timeout_s * 1000), request.args)
+        args = request.args if tries == 1 else {**request.args, "resent": True}
+        pending = self._state.ask(node, "model.prepare", int(timeout_s * 1000), args)
         pending.asker, pending.tries = (connection, request), tries
         self._state.deadlines.set(("pending", pending.request_id), now + timeout_s)
 

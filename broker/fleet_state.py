@@ -149,7 +149,7 @@ class Wait:
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A request that a node has not answered; ``asker`` is the registration behind it, or None; ``tries``: nodes asked."""
+    """A request that a node has not answered; ``asker``: the registration behind it; ``tries``: nodes asked so far."""
 
     request_id: int
     node_id: str
@@ -172,7 +172,7 @@ class FleetState:
     # Data HELLOs of workers that are not known yet: their control HELLO or their node's is on its way.
     early: dict[tuple[str, int], tuple[bytes, int]] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
-    homeless: list[tuple[bytes, Request]] = field(default_factory=list)
+    homeless: list[tuple[bytes, Request, int]] = field(default_factory=list)
     deadlines: Deadlines[tuple[str, Any]] = field(default_factory=Deadlines)
     counters: dict[str, int] = field(default_factory=dict)
     http_past: dict[str, float] = field(default_factory=dict)

@@ -88,14 +88,14 @@ class Views:
             healthy = healthy and self._models.expected(entry)[0] >= entry.min_workers
             ready = ready and (count > 0 or entry.min_workers == 0)
             models[name] = {"version": model.default, "ready_workers": count, "min_workers": entry.min_workers}
-        starting = any(_at_startup(request.args) for _, request in self._registrations())
+        starting = any(_at_startup(request.args) for request in self._registrations())
         return {"healthy": healthy, "ready": ready and healthy and not starting, "models": models}
 
-    def _registrations(self) -> Iterable[tuple[bytes, Any]]:
-        yield from self._state.homeless
+    def _registrations(self) -> Iterable[Any]:
+        yield from (request for _, request, _ in self._state.homeless)
         for pending in self._state.pending.values():
             if pending.asker is not None:
-                yield pending.asker
+                yield pending.asker[1]
 
     def status(self, now: float) -> dict[str, Any]:
         """Return broker, nodes, HTTP servers, models and counters."""

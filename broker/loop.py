@@ -21,6 +21,7 @@ from zts.broker.journal import Journal
 from zts.broker.peers import ClientTable, WorkerRoutes
 from zts.broker.scheduler import Scheduler
 from zts.broker.sockets import Sockets, send_frames
+from zts.broker.unread import Unread
 from zts.clock import monotonic
 from zts.errors import RemoteProtocolError
 from zts.logs import LimitedLog
@@ -65,9 +66,8 @@ class BrokerLoop:
     """One broker's thread of control.
 
     Args:
-        settings: The instance's settings.
-        sockets: Open sockets; the caller closes them.
-        scheduler, fleet: The two cores.
+        settings, sockets: Of the instance; the caller closes the sockets.
+        scheduler, fleet: The cores.
         journal: Where the fleet's wishes are written down.
         broker_id: The same as the fleet's.
         wake_fd: A file descriptor that becomes readable when ``should_stop`` may have changed.
@@ -95,13 +95,13 @@ class BrokerLoop:
         self._wake_fd = wake_fd
         self._clients = ClientTable(_CLIENT_MISSES * settings.heartbeat_s)
         self._routes = WorkerRoutes()
+        self._unread = Unread(settings.job_queue_bytes)
         self._welcome = encode(Welcome(broker_id, int(settings.heartbeat_s * 1000)))
         self._beat = encode(Beat(broker_id, 0))
         self._say_hello = encode(Refused("say_hello", "this connection is not known; say HELLO first"))
         self._topics = 0
         self._told_scheduler = False
-        self._limited = LimitedLog()
-        self._poller = zmq.Poller()
+        self._limited, self._poller = LimitedLog(), zmq.Poller()
         for each in (sockets.control, sockets.client, sockets.worker, sockets.event):
             self._poller.register(each, zmq.POLLIN)
         self._poller.register(wake_fd, zmq.POLLIN)
@@ -172,7 +172,7 @@ class BrokerLoop:
         deadline = self._clients.next_deadline()
         if deadline is not None and deadline <= now:
             for client_id in self._clients.expired(now):
-                self._do_scheduler(self._scheduler.handle(e.ClientGone(client_id), now), now)
+                self._forget_client(client_id, now)
 
     def _end_tick(self, now: float) -> None:
         for _ in range(_MAX_ROUNDS):
@@ -235,11 +235,13 @@ class BrokerLoop:
             refused = Refused("bad_hello", "HELLO on this socket needs role client or http and a peer id")
             send_frames(self._client, connection, encode(refused))
             return
-        self._clients.hello(connection, hello.peer_id, now)
+        self._forget_client(self._clients.hello(connection, hello.peer_id, now), now)
         send_frames(self._client, connection, self._welcome)
 
     def _client_gone(self, connection: bytes, now: float) -> None:
-        client_id = self._clients.lost(connection)
+        self._forget_client(self._clients.lost(connection), now)
+
+    def _forget_client(self, client_id: str | None, now: float) -> None:
         if client_id is not None:
             self._do_scheduler(self._scheduler.handle(e.ClientGone(client_id), now), now)
 
@@ -346,7 +348,8 @@ class BrokerLoop:
         connection = self._clients.route(action.client)
         if connection is None:
             self._fleet.count("result_without_client", len(action.rows))
-        elif not self._send_rows(self._client, connection, Results, action.rows):
+        elif not self._send_rows(self._client, connection, Results, action.rows):  # it left, or does not read
+            self._fleet.count("client_lost")
             self._client_gone(connection, now)
 
     def _send_chunks(self, action: e.SendChunks, now: float) -> None:
@@ -384,7 +387,8 @@ class BrokerLoop:
             return self._send_rows(socket, connection, make, rows[:half]) and self._send_rows(
                 socket, connection, make, rows[half:]
             )
-        return send_frames(socket, connection, frames)
+        send = self._unread.send if socket is self._client else send_frames
+        return send(socket, connection, frames)
 
     # ------------------------------------------------------------ oddities
 

@@ -40,15 +40,20 @@ class ClientTable:
     def __len__(self) -> int:
         return len(self._connections)
 
-    def hello(self, connection: bytes, client_id: str, now: float) -> None:
-        """Note that ``client_id`` is at ``connection`` from now on; an older connection of it is forgotten."""
+    def hello(self, connection: bytes, client_id: str, now: float) -> str | None:
+        """Note that ``client_id`` is at ``connection`` from now on; an older connection of it is forgotten.
+
+        Returns:
+            The client that was there under another name before; it has gone. Else None.
+        """
         self._drop(client_id)
-        known = self._clients.get(connection)
-        if known is not None:
-            self._drop(known)
+        displaced = self._clients.get(connection)
+        if displaced is not None:
+            self._drop(displaced)
         self._clients[connection] = client_id
         self._connections[client_id] = connection
         self._silent_at.set(client_id, now + self._silence_s)
+        return displaced
 
     def heard(self, connection: bytes, now: float) -> str | None:
         """Return who is at ``connection`` and note that it lives; None: it has not said HELLO."""

@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,8 +24,18 @@ from zts.settings import Endpoints
 from zts.wire.frames import MAX_BODY_BYTES
 from zts.wire.messages import Body
 
-__all__ = ["Sockets", "check_endpoint", "open_sockets", "prepare_runtime_dir", "raise_file_limit", "send_frames"]
+__all__ = [
+    "CLIENT_HWM",
+    "Sockets",
+    "check_endpoint",
+    "open_sockets",
+    "prepare_runtime_dir",
+    "raise_file_limit",
+    "send_frames",
+]
 
+# Messages that a client may be behind before it counts as gone; of large ones ``unread`` counts the bytes.
+CLIENT_HWM: Final = 10_000
 # Events that a slow subscriber may be behind before it misses some.
 _EVENT_HWM: Final = 10_000
 # A TCP peer that vanished without a FIN is noticed after this.
@@ -35,18 +46,19 @@ _TCP_SILENCE_MS: Final = 20_000
 _MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 
 
-def send_frames(socket: zmq.Socket[bytes], connection: bytes, frames: list[Body]) -> bool:
-    """Send over a ROUTER without waiting; large bodies are not copied.
+def send_frames(socket: zmq.Socket[bytes], connection: bytes, frames: Sequence[Body | zmq.Frame]) -> bool:
+    """Send over a ROUTER without waiting; large bodies and frames of ZeroMQ's are not copied.
 
     Returns:
         False when nobody is at ``connection`` any more, or it takes nothing: treat the peer as lost.
     """
     try:
         socket.send(connection, _MORE)
+        copy = type(frames[0]) is not zmq.Frame
         if len(frames) == 1:
-            socket.send(frames[0], zmq.NOBLOCK)
+            socket.send(frames[0], zmq.NOBLOCK, copy=copy)
             return True
-        socket.send(frames[0], _MORE)
+        socket.send(frames[0], _MORE, copy=copy)
         last = len(frames) - 1
         for i in range(1, last):
             socket.send(frames[i], _MORE, copy=False)
@@ -141,8 +153,9 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> 
     if name == "event":
         made.set(zmq.SNDHWM, _EVENT_HWM)
     else:
-        # Bounded by us (queue bounds, credit); a ZeroMQ bound would drop or block without a word.
-        made.set(zmq.SNDHWM, 0)
+        # Bounded by us (queue bounds, credit). Only what a client does not read is bounded here: ROUTER_MANDATORY and
+        # NOBLOCK make a full queue an error that we see, and that client counts as gone.
+        made.set(zmq.SNDHWM, CLIENT_HWM if name == "client" else 0)
         made.set(zmq.RCVHWM, 0)
         made.set(zmq.ROUTER_MANDATORY, 1)
         made.set(zmq.MAXMSGSIZE, MAX_BODY_BYTES)

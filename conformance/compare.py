@@ -17,7 +17,7 @@ __all__ = ["Difference", "Names", "compare"]
 _MASKS: Final = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.,]\d+Z?", "<time>"),
-    (r'"pid": \d+', '"pid": <n>'),
+    (r'"pid": -?\d+', '"pid": <n>'),
     (r'"memoryUsage": \d+', '"memoryUsage": <n>'),
     (r'"id": "\d{4,5}"', '"id": "<n>"'),
 )

@@ -22,12 +22,14 @@ _SHARE: Final = 0.9  # of the fixed cost: a wait that long costs nearly what it 
 _GUESSED_SHARE: Final = 0.5  # of the shortest run time is taken for the fixed cost until two sizes were seen
 # Below this no wait can pay: a client's way back takes longer, and timers are no finer than about 0.1 ms.
 _LEAST_FIXED_S: Final = 0.000_2
-_LEAST_PART: Final = 0.02  # of a batch's run time that the fixed cost must be: less is lost in the noise
+_LEAST_PART: Final = 0.05  # of a batch's run time that the fixed cost must be: less is lost in the noise
 _WEIGHT: Final = 0.1  # of the newest run in its size's mean
 _OUTLIER: Final = 3.0  # times the mean: a longer run counts as this long
 _TRUST_WEIGHT: Final = 0.25  # of the newest wait in the balance
-_FIRST_TRIAL: Final = 4  # chances to wait before the first trial
-_RAREST_TRIAL: Final = 256  # at most so many chances between two trials: they cost 0.9 / 256 of a fixed cost each
+# A trial at each such chance to wait. Odd, as twice it and one are: of two groups of clients that take turns, each is
+# tried in its turn.
+_FIRST_TRIAL: Final = 5
+_RAREST_TRIAL: Final = 255  # so that trials that never pay cost at most 0.9 / 255 of a fixed cost for each batch
 
 
 class RunTimes:
@@ -130,7 +132,7 @@ class LearntWindow(BatchWindow[T], Generic[T]):
         self.run_times = RunTimes()
         self._now = self._finished_at = self._leave_at = float("-inf")
         self._answered = 0  # jobs of the last batch
-        self._enough = max_batch_size  # when so many are inside nobody else is expected
+        self._enough = max_batch_size  # so many were in flight at the last batch's end, or are a full batch
         self._is_fresh = False  # a batch ended, and what came meanwhile was not looked at yet
         self._wait_from: float | None = None
         # What waits brought, less what they cost, in fixed costs per job of the batch; above 0 they are worth it.
@@ -159,7 +161,9 @@ class LearntWindow(BatchWindow[T], Generic[T]):
         count = len(self._held)
         if self._is_fresh:
             self._is_fresh = False
-            self._enough = min(self._size, self._answered + count)
+            in_flight = self._answered + count
+            # If they do not fit one batch, waiting would make two rounds of some answers: no wait.
+            self._enough = in_flight if in_flight <= self._size else 1
         if not count:
             return
         missing = self._enough - count
@@ -233,9 +237,13 @@ class LearntWindow(BatchWindow[T], Generic[T]):
                 break
         if not count or fixed_s <= 0:
             return
-        gain = max(-1.0, min(1.0, (came * fixed_s - cost_s) / (count * fixed_s)))
+        missing = max(0, self._enough - count)
+        saved = (came * fixed_s - cost_s) / (count * fixed_s)  # of the jobs' time
+        # Of the worker's time: it idled since the last batch's end, and saves a batch if all expected ones came.
+        saved = min(saved, came / max(1, came + missing) - (self._now - self._finished_at) / fixed_s)
+        gain = max(-1.0, min(1.0, saved))
         if self._balance <= 0:  # it was a trial
-            self._trial_every = _FIRST_TRIAL if gain > 0 else min(2 * self._trial_every, _RAREST_TRIAL)
+            self._trial_every = _FIRST_TRIAL if gain > 0 else min(2 * self._trial_every + 1, _RAREST_TRIAL)
             self._chances = self._trial_every if gain > 0 else 0
         self._balance += _TRUST_WEIGHT * (gain - self._balance)
 

@@ -159,7 +159,7 @@ class ModelStore:
     def _prepare(self, ticket: object, args: Mapping[str, Any]) -> Prepared:
         def read() -> Prepared:
             url = check_url(args.get("url"), self._settings)
-            path, fetched = self._file(url, reuse=bool(args.get("at_startup")))
+            path, fetched = self._file(url, reuse=bool(args.get("at_startup") or args.get("resent")))
             folder: Path | None = None
             try:
                 folder = self._unpack(path, ticket, url)

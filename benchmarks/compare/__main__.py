@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags.error(str(exc))
     if args.rounds < 1 or args.duration <= 0:
         flags.error("--rounds must be at least 1 and --duration above 0")
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the server, show what there is
     venvs = {"torchserve": args.torchserve_venv, "mosec": args.mosec_venv}
     peers = {name: _venv(name, path) for name, path in venvs.items() if name in servers}
     servers = [name for name in servers if peers.get(name, ROOT) is not None]

@@ -36,7 +36,7 @@ def rate(step: Callable[[], Any], per_step: int, seconds: float) -> dict[str, fl
 
 
 def network(model: str, batch: int, seconds: float, body_file: Path) -> dict[str, dict[str, float]]:
-    """Return the rate of the network alone and of the handler, from bytes to bytes."""
+    """Return the rate of the network alone, and that of its handler, which goes from bytes to bytes."""
     import torch
 
     sys.path.insert(0, str(MODELS))
@@ -44,9 +44,17 @@ def network(model: str, batch: int, seconds: float, body_file: Path) -> dict[str
     body = body_file.read_bytes()
     rows = torch.frombuffer(bytearray(body * batch), dtype=torch.float32).view(batch, *module.SHAPE)
     data = [{"body": body} for _ in range(batch)]
-    with torch.inference_mode():
-        alone = rate(lambda: module.NETWORK(rows), batch, seconds)
-    return {"model": alone, "handler": rate(lambda: module.handle(data, None), batch, seconds)}
+    found: dict[str, dict[str, float]] = {}
+    # The better of one thread and all: on a busy machine threads that wait for each other can be slower than one.
+    for threads in sorted({1, torch.get_num_threads()}):
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            alone = rate(lambda: module.NETWORK(rows), batch, seconds / 2)
+        handler = rate(lambda: module.handle(data, None), batch, seconds / 2)
+        for path, sample in (("model", alone), ("handler", handler)):
+            if path not in found or sample["rps"] > found[path]["rps"]:
+                found[path] = {**sample, "threads": float(threads)}
+    return found
 
 
 def relay(front: str, back: str) -> None:
@@ -95,14 +103,21 @@ def _closed_loop(socket: Any, body: bytes, in_flight: int, seconds: float) -> di
         sent_at.append(time.perf_counter())
         socket.send(body, copy=False)
 
-    for _ in range(in_flight):
-        turn()
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    def answer() -> None:
         if not socket.poll(20_000):
             raise SystemExit("no answer")
         socket.recv(copy=False)
         latencies.append(time.perf_counter() - sent_at.pop(0))
+
+    for _ in range(in_flight):
+        turn()
+    for _ in range(2 * in_flight):  # until all processes are there and have their memory
+        answer()
+        turn()
+    latencies.clear()
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        answer()
         turn()
     elapsed = time.perf_counter() - started
     return {"rps": len(latencies) / elapsed, "p50_ms": percentile(sorted(latencies), 50) * 1e3}

@@ -96,6 +96,6 @@ def parse_wrk(text: str) -> dict[str, float]:
     errors += sum(map(int, re.findall(r"\d+", broken[1]))) if broken else 0
     sample = {"rps": float(rate[1]), "errors": float(errors)}
     for percent, found in times.items():
-        if found is not None:
+        if found is not None and sample["rps"]:  # without an answer wrk prints 0
             sample[f"p{percent}_ms"] = float(found[1]) * _UNITS[found[2]]
     return sample

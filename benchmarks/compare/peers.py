@@ -42,8 +42,8 @@ def installed(peer: str, venv: Path, constraints: Path) -> Path | None:
         if not (venv / "bin" / "python").exists():
             subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
         # The constraints choose the build of torch that zts has too.
-        subprocess.run([*pip, "-c", str(constraints), _TORCH], check=True)
-        subprocess.run([*pip, *PACKAGES[peer], _TORCH], check=True)
+        subprocess.run([*pip, "-c", str(constraints), _TORCH], check=True, stdout=sys.stderr)
+        subprocess.run([*pip, *PACKAGES[peer], _TORCH], check=True, stdout=sys.stderr)
     except (subprocess.CalledProcessError, OSError) as exc:
         print(f"{peer} cannot be installed: {exc}: left out", file=sys.stderr)
         return None

@@ -63,7 +63,7 @@ class Measurement:
             if rows[0].goal == "start":
                 time.sleep(_IDLE_S)
                 sample = {"start_s": found.start_s, "pss_mb": found.pss_bytes() / 1e6}
-                self.figures.add(rows[0].key(server), sample)
+                self._keep(server, rows[0], sample)
                 return
             is_fast = variant.model in ("noop", "dense")
             self.generator.rest(found.url, variant.name, 16 if is_fast else 1, first, _FIRST_S)

@@ -23,7 +23,7 @@ __all__ = ["Failed", "Place", "Running", "running"]
 
 HOST: Final = "127.0.0.1"
 START_S: Final = 120.0
-STOP_S: Final = 30.0
+STOP_S: Final = 15.0
 _LIMIT_BYTES: Final = 64 << 20
 _PORT_COUNT: Final = 40
 
@@ -98,6 +98,7 @@ class _Command:
     port: int
     environ: Mapping[str, str]
     stop: Sequence[str] = ()
+    stop_s: float = STOP_S
     client_address: str = ""
 
 
@@ -172,7 +173,10 @@ def _mosec(variant: Variant, place: Place, folder: Path) -> _Command:
     environ |= {"COMPARE_NAME": variant.name, "COMPARE_WINDOW_MS": str(variant.window_ms or 1)}
     flags = ["--address", HOST, "--port", str(port), "--path", str(folder / "tmp" / "mosec")]
     flags += ["--timeout", "60000", "--max-request-size", str(_LIMIT_BYTES)]
-    return _Command([str(place.mosec / "bin" / "python"), str(MODELS / "mosec_app.py"), *flags], port, environ)
+    # It often ignores the signal after load.
+    return _Command(
+        [str(place.mosec / "bin" / "python"), str(MODELS / "mosec_app.py"), *flags], port, environ, stop_s=5.0
+    )
 
 
 _PORTS: Final = ("inference", "management", "metrics")
@@ -240,7 +244,7 @@ def _end(process: subprocess.Popen[bytes], root: psutil.Process, made: _Command,
     seen |= set(_tree(root))
     process.terminate()
     try:
-        process.wait(STOP_S)
+        process.wait(made.stop_s)
     except subprocess.TimeoutExpired:
         print(f"{made.command[0]} does not stop: killed", file=sys.stderr)
     _, left = psutil.wait_procs(list(seen - {root}), timeout=2)

@@ -44,7 +44,7 @@ def test_the_largest_batch_wins_for_a_model_whose_calls_cost_the_same(server: Se
     assert table.splitlines()[0].split()[:3] == ["batch", "window", "workers"]
     assert lines.split("\n\n")[1].splitlines()[:3] == ["minWorkers: 1", "maxWorkers: 1", "batchSize: 16"]
     assert "batchPolicy: adaptive" in lines
-    assert "batch 16, window learnt, 1 workers, 16 in flight" in done.stderr
+    assert "batch 16, window learnt, 1 worker, 16 in flight" in done.stderr
 
 
 def test_a_goal_below_one_call_is_not_reachable_and_the_nearest_setting_is_shown(server: Server) -> None:

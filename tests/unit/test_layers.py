@@ -35,6 +35,7 @@ LAYERS = {
     "zts.broker.*": 2,
     "zts.broker.loop": 3,
     "zts.broker.sockets": 3,
+    "zts.broker.unread": 3,
     "zts.broker.journal": 3,
     "zts.broker.main": 3,
     "zts.workers.options": 1,
@@ -60,7 +61,15 @@ FORBIDDEN_IN_CORES = {
 # Library → the only places that may import it.
 OWNERS = {
     "msgpack": ["zts.wire.codec"],
-    "zmq": ["zts.broker.loop", "zts.broker.sockets", "zts.broker.main", "zts.workers.*", "zts.http.*", "zts.client.*"],
+    "zmq": [
+        "zts.broker.loop",
+        "zts.broker.sockets",
+        "zts.broker.unread",
+        "zts.broker.main",
+        "zts.workers.*",
+        "zts.http.*",
+        "zts.client.*",
+    ],
     "tornado": ["zts.http.*"],
     "torch": ["zts.workers.torch_handler.*", "zts.workers.ts_compat.*"],
     "torchvision": [],

@@ -43,7 +43,8 @@ class Candidate:
     workers: int
 
     def __str__(self) -> str:
-        return f"batch {self.batch_size}, window {_window_text(self.window_ms)}, {self.workers} workers"
+        plural = "" if self.workers == 1 else "s"
+        return f"batch {self.batch_size}, window {_window_text(self.window_ms)}, {self.workers} worker{plural}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +154,7 @@ def next_candidate(space: Space, goal: Goal, trials: Sequence[Trial]) -> Candida
 
     >>> space = Space(batch_sizes=(1, 8), windows_ms=(None,), workers=(1,))
     >>> str(next_candidate(space, Goal(p99_ms=50, most_in_flight=8), []))
-    'batch 1, window learnt, 1 workers'
+    'batch 1, window learnt, 1 worker'
     """
     known = {trial.candidate: _score(trial, goal) for trial in trials}
     everything = list(space)
@@ -185,17 +186,20 @@ def _sameness(candidate: Candidate, at: Candidate) -> tuple[bool, bool, bool]:
 def next_concurrency(rows: Sequence[Row], goal: Goal) -> int | None:
     """Return how many requests to keep in flight in a setting's next run; None when it has shown what it can do.
 
-    The load doubles until the goal breaks, the limit is reached, or twice in a row nothing was gained.
+    The load doubles until the goal breaks, the limit is reached, or twice in a row nothing was gained. A run of which
+    only the slowest answers were too slow is repeated once: a neighbour's burst must not end the search.
     """
     if not rows:
         return 1
     last = rows[-1]
-    if not is_good(last, goal) or last.concurrency >= goal.most_in_flight:
+    if not is_good(last, goal):
+        is_first = len(rows) < 2 or rows[-2].concurrency != last.concurrency
+        return last.concurrency if is_first and not last.errors and last.p50_ms <= goal.p99_ms else None
+    if last.concurrency >= goal.most_in_flight:
         return None
-    if len(rows) > 2:
-        before = max(row.rps for row in rows[:-2])
-        if max(row.rps for row in rows[-2:]) < before * (1 + _NOISE):
-            return None
+    rates = [row.rps for row in rows if is_good(row, goal)]
+    if len(rates) > 2 and max(rates[-2:]) < max(rates[:-2]) * (1 + _NOISE):
+        return None
     return min(last.concurrency * 2, goal.most_in_flight)
 
 

@@ -28,10 +28,11 @@ GOAL = Goal(p99_ms=50, most_in_flight=64)
 LARGE = Space(batch_sizes=(1, 8, 32), windows_ms=(None, 0, 5), workers=(1, 2))
 
 
-def row(concurrency: int, rps: float, p99_ms: float, *, errors: int = 0, requests: int = 100) -> Row:
-    return Row(
-        "zmq", concurrency, rps, p99_ms, p99_ms, p99_ms, p99_ms, p99_ms, requests, errors, {"status 503": errors}
-    )
+def row(
+    concurrency: int, rps: float, p99_ms: float, *, p50_ms: float | None = None, errors: int = 0, requests: int = 100
+) -> Row:
+    times = (p99_ms if p50_ms is None else p50_ms, *(p99_ms,) * 4)
+    return Row("zmq", concurrency, rps, *times, requests, errors, {"status 503": errors})
 
 
 def setting(batch_size: int, window_ms: int | None = None, workers: int = 1) -> Candidate:
@@ -130,7 +131,11 @@ def test_every_search_ends_and_nothing_is_measured_twice(
         ([row(1, 50, 20)], 2),
         ([row(1, 50, 20), row(2, 100, 20)], 4),
         ([row(1, 50, 51)], None),  # the goal is broken
+        ([row(1, 50, 20), row(2, 90, 51, p50_ms=20)], 2),  # only the slowest answers: once more
+        ([row(2, 90, 51, p50_ms=20), row(2, 90, 51, p50_ms=20)], None),
+        ([row(1, 50, 20), row(2, 90, 51, p50_ms=20), row(2, 100, 30)], 4),
         ([row(1, 50, 20, errors=1)], None),
+        ([row(1, 50, 51, p50_ms=20, errors=1)], None),
         ([row(1, 0, math.nan, requests=0)], None),
         ([row(64, 50, 20)], None),  # the limit
         ([row(48, 50, 20)], 64),

@@ -89,6 +89,21 @@ def test_loading_at_startup_what_the_journal_brought_back_is_no_conflict(rig: Ri
     assert reply.status == 200
 
 
+def test_a_registration_sent_again_to_the_next_broker_is_no_conflict(rig: Rig):
+    rig.up()
+    number = rig.register(resent=True)
+    reply = rig.reply(number)
+    assert reply is not None
+    assert reply.status == 200
+
+
+def test_an_unregistration_sent_again_to_the_next_broker_succeeds(rig: Rig):
+    rig.admin()
+    rig.node()
+    assert rig.answer("models.unregister", model="noop", resent=True).status == 200
+    assert rig.answer("models.unregister", model="noop").status == 404
+
+
 def test_a_registration_whose_worker_fails_to_load_leaves_nothing_behind(rig: Rig):
     rig.admin()
     rig.node()
@@ -163,14 +178,24 @@ def test_a_registration_that_waited_goes_on_when_a_node_comes(rig: Rig):
     assert [request.verb for request in asked] == ["model.prepare"]
 
 
-def test_a_registration_is_refused_when_its_node_goes_away(rig: Rig):
+def test_a_registration_survives_the_going_of_one_node_but_not_of_two(rig: Rig):
     rig.admin()
     rig.node()
     number = rig.ask("models.register", url="noop.mar")
     rig.tell(f.ControlLost(NODE))
+    assert rig.reply(number) is None
+    rig.node(epoch=2)
+    asked = [a.message for a in rig.sent(NODE) if isinstance(a.message, m.Request)]
+    assert [(request.verb, request.args) for request in asked] == [
+        ("model.prepare", {"url": "noop.mar", "resent": True})
+    ]
+    rig.tell(f.ControlLost(NODE))
     reply = rig.reply(number)
     assert reply is not None
-    assert reply.status == 500
+    assert (reply.status, reply.body["message"]) == (
+        500,
+        "The model was not registered: the node agent that prepared it went away (its connection is gone).",
+    )
 
 
 def test_the_error_of_a_node_is_passed_on(rig: Rig):
