@@ -8,8 +8,10 @@ from typing import Any, Final
 from zts.broker.fleet_state import Failure, Worker
 from zts.lifecycle import WorkerEvent, WorkerState
 
-__all__ = ["is_out_of_memory", "note_failure"]
+__all__ = ["NODE_GONE", "is_out_of_memory", "note_failure"]
 
+# Kind of a failure that came with its node agent's.
+NODE_GONE: Final = "node"
 _COMING: Final = (WorkerState.STARTING, WorkerState.LOADING)
 _MEMORY_KINDS: Final = frozenset({"memory", "MemoryError", "OutOfMemoryError", "OutOfResources"})
 
@@ -35,5 +37,7 @@ def note_failure(worker: Worker, old: WorkerState, event: WorkerEvent, detail: M
     version = worker.version
     if not (old is WorkerState.FAILED and event is WorkerEvent.DIED):  # the exit behind a load error
         version.failures.append(failure)
+    if detail.get("kind") == NODE_GONE:
+        return  # no fault of the model: its workers are placed again
     if (old in _COMING or worker.state is WorkerState.BROKEN) and version.load_failure is None:
         version.load_failure = failure

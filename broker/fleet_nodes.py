@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from zts.broker.fleet_failures import NODE_GONE
 from zts.broker.fleet_state import FleetState, Node, Pending, Worker
 from zts.broker.fleet_workers import Workers
 from zts.lifecycle import ALIVE, SERVING, WorkerEvent, WorkerState
@@ -77,7 +78,8 @@ class Nodes:
         """Put right a slot whose process the node does not have."""
         had_process = worker.state in ALIVE and worker.epoch > 0
         if had_process:
-            self._workers.move(worker, WorkerEvent.DIED, "its node agent does not have the process", now)
+            cause = {"kind": NODE_GONE} if restarted else {}
+            self._workers.move(worker, WorkerEvent.DIED, "its node agent does not have the process", now, cause)
         if restarted and worker.worker_id in self._state.workers:
             # A new node agent counts processes anew, so whichever epoch it reports next is right.
             if worker.state in _DOWN:
@@ -172,7 +174,8 @@ class Nodes:
         state.publish("node", {"node": node_id, "event": "gone", "reason": reason})
         for worker in list(node.slots.values()):
             if worker.state is WorkerState.STARTING:
-                self._workers.move(worker, WorkerEvent.SILENT, f"its node agent is gone: {reason}", now)
+                cause = {"kind": NODE_GONE}
+                self._workers.move(worker, WorkerEvent.SILENT, f"its node agent is gone: {reason}", now, cause)
             elif not worker.wanted and worker.state not in SERVING:
                 self._workers.move(worker, WorkerEvent.EXITED, f"its node agent is gone: {reason}", now)
         if not state.nodes:

@@ -60,6 +60,7 @@ _BAD_JSON: Final = r".*BadRequestException.*"
 _NO_WORKER: Final = r"Model .* has no worker to serve .*"
 _TRIED: Final = "better: the job was tried again in another worker, and the text says so"
 _LIKE_A_TEXT: Final = "better: bytes that are JSON are read as JSON, as with kserve"
+_NO_USE: Final = "better: numbers with which nothing could work are refused by name"
 _NO_ARCHIVE: Final = "better: what is no archive is called so"
 
 EXPLAINED: Final = (
@@ -96,7 +97,9 @@ EXPLAINED: Final = (
         "Content-Type",
         "content-type",
     ),
-    Explained("type-both", "header:content-type", "better: what the handler says last", "text/b", "text/a"),
+    Explained(
+        "type-both", "spelling:content-type", "better: one spelling, whoever sets it", "Content-Type", "content-type"
+    ),
     # 1.5
     *_whole("header-number", "A24", "200", "ok"),
     Explained("header-number", "header:x-number", "A24", zts="5"),
@@ -164,6 +167,12 @@ EXPLAINED: Final = (
     *_whole("register-absolute-file", "A21", "404", ".*ModelNotFoundException.*"),
     *_whole("register-name-blank", "A21", "400", ".*not valid.*"),
     *_whole("register-name-slash", "A21", "400", ".*not valid.*"),
+    *(
+        _entry
+        for case in ("startup-zero*", "batch-zero", "delay-negative")
+        for _entry in _whole(f"register-{case}", _NO_USE, "400", ".*must be at least.*")
+    ),
+    *_whole("register-runtime-lsp", "better: refused before a worker is started", "400", ".*LSP.*"),
     *_whole("scale-min-negative", "A8", "400", ".*min_worker cannot be less than 0.*"),
     Explained(
         "scale-between", "body.status", "better: the number of workers that there are", ".* 1 for .*", ".* 2 for .*"

@@ -30,6 +30,7 @@ __all__ = ["JsonFormatter", "LimitedLog", "RotatingFileHandler", "TextFormatter"
 ROTATE_BYTES: Final = 100 * 1024 * 1024
 KEPT_FILES: Final = 5
 
+_COMPLAIN_EVERY_S: Final = 60.0
 _FILES: Final = {"zts.access": "access_log.log", "zts.model": "model_log.log"}
 # In METRICS_LOCATION; in these and in the access log a line is the time, a dash and the message.
 _METRIC_FILES: Final = {"zts.ts_metrics": "ts_metrics.log", "zts.model_metrics": "model_metrics.log"}
@@ -139,6 +140,7 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         self._kept = kept
         self._unchecked_bytes = max_bytes  # look at the real size at the first line
         self._hour = 0
+        self._complain_at = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append the record; rotate before it if the file is of an earlier day, after it if it has grown too large."""
@@ -146,12 +148,33 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         if hour != self._hour:
             self._hour = hour
             self._rotate_if(self._is_of_earlier_day)
-        super().emit(record)
+        try:
+            super().emit(record)
+        except OSError as exc:
+            self._lose(record, exc)
         # A stat each line would cost more than the line; others' lines make the guess late, never wrong for long.
         self._unchecked_bytes += 200 * len(getattr(record, "rows", ()) or (None,))
         if self._unchecked_bytes >= self._max_bytes // 50:
             self._unchecked_bytes = 0
             self._rotate_if(self._is_large)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line when the disk is full: that must neither stop the service nor fill stderr with tracebacks."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._lose(record, error)
+        else:
+            super().handleError(record)
+
+    def _lose(self, record: logging.LogRecord, error: OSError) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+        if record.created >= self._complain_at:
+            self._complain_at = record.created + _COMPLAIN_EVERY_S
+            with contextlib.suppress(OSError, ValueError):
+                print(f"zts: log lines are lost: {self.baseFilename}: {error.strerror}", file=sys.stderr, flush=True)
 
     def _is_large(self, path: Path) -> bool:
         return path.stat().st_size >= self._max_bytes

@@ -173,6 +173,19 @@ _UNREGISTER = (
 )
 
 _FAILS = (
+    register(
+        "startup-zero", "9.2 startup_timeout=0", url="stored.mar", startup_timeout=0, model_name="s0", initial_workers=1
+    ),
+    register(
+        "startup-zero-none", "2.1 timeouts", url="stored.mar", startup_timeout=0, response_timeout=0, model_name="s1"
+    ),
+    register("batch-zero", "2.1 batch", url="stored.mar", batch_size=0, model_name="b0"),
+    register("delay-negative", "2.1 batch", url="stored.mar", max_batch_delay=-1, model_name="d1"),
+    register("two-workers", "2.1 initial_workers", url="stored.mar", initial_workers=2, model_name="w2"),
+    register("runtime-lsp", "2.1 runtime", url="stored.mar", runtime="LSP", model_name="lsp"),
+    register("kms", "2.1 s3_sse_kms", url="stored.mar", s3_sse_kms="true", model_name="kms"),
+    register("synchronous-word", "2.1 synchronous", url="stored.mar", synchronous="yes", model_name="sy"),
+    register("unknown-parameter", "2.1 parameters", url="stored.mar", nonsense="1", model_name="un"),
     register("corrupt", "2.1 not an archive", url="corrupt.mar"),
     register("no-manifest", "7.1 no manifest", url="nomanifest.mar"),
     register("no-manifest-handler", "7.1 no manifest", url="nomanifest.mar", handler="function"),

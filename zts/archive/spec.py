@@ -236,7 +236,7 @@ def _runtime(manifest: Manifest | None, args: Mapping[str, Any]) -> str:
         raise BadRequest(f"Invalid RuntimeType value: {asked}")
     runtime = str(asked or (manifest.runtime if manifest else "python"))
     if runtime == "LSP":
-        raise BadArchive("runtime LSP (the C++ backend) is not served; only Python handlers are")
+        raise _invalid("runtime LSP (the C++ backend) is not served; only Python handlers are")
     return runtime
 
 
