@@ -35,9 +35,7 @@ def load_split() -> tuple[Digits, Digits]:
     """
     images, labels = load_digits(return_X_y=True)
     numbers = np.arange(len(labels))
-    train, held_out = train_test_split(
-        numbers, test_size=HELD_OUT_FRACTION, random_state=SPLIT_SEED, stratify=labels
-    )
+    train, held_out = train_test_split(numbers, test_size=HELD_OUT_FRACTION, random_state=SPLIT_SEED, stratify=labels)
     pixels = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8)
     targets = torch.tensor(labels, dtype=torch.int64)
     return Digits(pixels[train], targets[train]), Digits(pixels[held_out], targets[held_out])

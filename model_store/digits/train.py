@@ -63,9 +63,7 @@ def train(digits: Digits, *, epochs: int, seed: int) -> DigitsNet:
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=0.01)
     count = len(digits.labels)
     batches = -(-count // BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=epochs * batches
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=epochs * batches)
     loss_of = nn.CrossEntropyLoss(label_smoothing=0.02)
     model.train()
     for epoch in range(1, epochs + 1):

@@ -112,7 +112,7 @@ def test_describe_list_and_metrics(server: Server) -> None:
     text = call(server.url("metrics", "/metrics")).body.decode()
     for family in ("zts_requests_total", "zts_queue_seconds", "zts_batch_size", "zts_workers"):
         assert f"# TYPE {family} " in text
-    assert 'zts_workers{' in text
+    assert "zts_workers{" in text
 
 
 def test_register_scale_set_default_and_unregister_over_rest(server: Server) -> None:
