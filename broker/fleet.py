@@ -76,6 +76,8 @@ class Fleet:
         self._views = Views(state, self._models, load, broker, now)
         self._requests = Requests(state, self._models, self._nodes, self._views)
         self._silence_s = settings.heartbeat_s * settings.heartbeat_misses
+        self._late_s = settings.heartbeat_s
+        self._judge_from = now
         state.deadlines.set(("nodes", None), now + NODE_WAIT_S)
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ControlArrived: self._on_control,
@@ -113,7 +115,8 @@ class Fleet:
 
     def next_deadline(self) -> float | None:
         """Return when ``Tick`` is due at the latest, or None."""
-        return self._state.deadlines.next_deadline()
+        first = self._state.deadlines.next_deadline()
+        return None if first is None else max(first, self._judge_from)
 
     def count(self, name: str, by: int = 1) -> None:
         """Count an oddity that somebody else saw, to be shown in ``status`` and ``stats``."""
@@ -342,6 +345,12 @@ class Fleet:
         self._state.subscribers = event.count
 
     def _on_tick(self, event: Tick, now: float) -> None:
+        due = self.next_deadline()
+        if due is not None and now - due > self._late_s:
+            # It was this process that did not run: what its peers said meanwhile is still in the sockets.
+            self._judge_from = now + self._late_s
+            self._state.count("stalled")
+            return
         for kind, key in self._state.deadlines.expired(now):
             if kind == "worker":
                 self._workers.look_at(key, now)

@@ -127,6 +127,18 @@ def test_a_busy_worker_that_does_not_beat_hangs_only_after_its_run_budget_though
     assert e.WorkerGone("9000", 1, "no beat and no answer for 10 s") in rig.told()
 
 
+def test_a_broker_that_did_not_run_for_a_while_hears_its_peers_before_it_judges_them(rig: Rig):
+    rig.up()
+    rig.clock.advance(20.0)
+    assert rig.tell(f.Tick()) == []
+    assert rig.fleet.next_deadline() == rig.clock.now() + 1.0
+    rig.node_beat(**{"9000": {"epoch": 1, "pid": 9, "rss_bytes": 5}})
+    rig.wait(2.0)
+    assert rig.states() == {"9000": "ready"}
+    rig.wait(4.0)
+    assert rig.states() == {"9000": "lost"}
+
+
 def test_an_idle_worker_that_does_not_beat_is_left_alone_while_its_process_lives(rig: Rig):
     rig.admin()
     rig.node()
