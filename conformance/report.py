@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from conformance.case import Case
 from conformance.compare import Difference
-from conformance.explained import explain
+from conformance.explained import explain, unseen
 
 __all__ = ["Results", "as_json", "text"]
 
@@ -31,8 +31,8 @@ class Results:
         return [(run, d) for run, _case, found in self.rows for d in found if not explain(d)]
 
 
-def text(results: Results, *, show_explained: bool = False) -> str:
-    """Return the table by section, then each difference in full."""
+def text(results: Results, *, show_explained: bool = False, complete: bool = False) -> str:
+    """Return the table by section, then each difference in full; ``complete``: all cases were sent."""
     lines = ["section   cases   same   explained   different", "-------   -----   ----   ---------   ---------"]
     totals = [0, 0, 0, 0]
     sections: dict[str, list[int]] = {}
@@ -48,6 +48,8 @@ def text(results: Results, *, show_explained: bool = False) -> str:
     for run, problem in results.failed_runs.items():
         lines += ["", f"run {run} could not be made: {problem}"]
     lines += _details(results, show_explained)
+    if complete:
+        lines += ["", "explained, but not seen this time:", *unseen([d for _, _, found in results.rows for d in found])]
     return "\n".join(lines)
 
 

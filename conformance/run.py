@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import http.server
+import os
 import re
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"kept: {folder}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    print(report.text(results, show_explained=options.explained))
+    print(report.text(results, show_explained=options.explained, complete=not (options.run or options.case)))
     if options.json:
         Path(options.json).write_text(report.as_json(results))
     return 1 if results.failed_runs or results.unexplained() else 0
@@ -64,7 +65,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--explained", action="store_true", help="show explained differences in full too")
     parser.add_argument("--temp", metavar="DIR", default="/tmp", help="where the servers' folders go (short)")
     parser.add_argument("--keep", action="store_true", help="keep the servers' folders and logs")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    # Servers are started in folders of their own.
+    options.torchserve = str(Path(options.torchserve).absolute())
+    if not os.access(options.torchserve, os.X_OK):
+        parser.error(f"there is no TorchServe at {options.torchserve}: make conformance installs one")
+    return options
 
 
 def _chosen(options: argparse.Namespace) -> list[Run]:
