@@ -19,6 +19,7 @@ class Load:
         model, version: ``version`` is ``""`` for the default one.
         body: Sent in each request, unchanged.
         content_type: ``""`` for none.
+        token: Inference token for REST; ``""`` for none.
         concurrency: Requests in flight.
         warmup_s: Answers of the first so many seconds are not counted.
         duration_s: Answers of the next so many are.
@@ -30,6 +31,7 @@ class Load:
     version: str = ""
     body: bytes = b""
     content_type: str = ""
+    token: str = ""
     concurrency: int = 1
     warmup_s: float = 1.0
     duration_s: float = 5.0

@@ -69,6 +69,8 @@ def _request(load: Load, url: urllib.parse.SplitResult) -> bytes:
     lines = [f"POST {path} HTTP/1.1", f"Host: {url.netloc}", f"Content-Length: {len(load.body)}"]
     if load.content_type:
         lines.append(f"Content-Type: {load.content_type}")
+    if load.token:
+        lines.append(f"Authorization: Bearer {load.token}")
     return "\r\n".join([*lines, "", ""]).encode() + load.body
 
 

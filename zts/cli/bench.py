@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from zts.bench.report import Load, Measured, Row, summarize, table
+from zts.client.tokens import inference_token
 from zts.errors import BrokerUnavailable, ConfigError
 
 __all__ = ["add_arguments", "run"]
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     body.add_argument("--body-size", type=int, default=100, metavar="BYTES", help="size of a made-up body (100)")
     body.add_argument("--file", metavar="F", help="send this file")
     parser.add_argument("--content-type", default="", metavar="T", help="(none)")
+    parser.add_argument("--token", metavar="KEY", help="inference token for --rest (that of ./key_file.json)")
     parser.add_argument("--max-errors", type=int, default=0, metavar="N", help="still good with so many errors (0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         version=args.model_version,
         body=_body(args),
         content_type=args.content_type,
+        token=inference_token(args.token, Path.cwd()),
         warmup_s=args.warmup,
         duration_s=args.duration,
     )

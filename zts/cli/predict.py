@@ -17,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any, Final
 
+from zts.client.tokens import inference_token
 from zts.errors import BrokerUnavailable, ConfigError, ZtsError, error_from_wire
 
 __all__ = ["add_arguments", "run"]
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-version", metavar="V", help="(the default version)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--rest", metavar="URL", help="send over REST, such as http://127.0.0.1:8080")
+    parser.add_argument("--token", metavar="KEY", help="inference token for --rest (that of ./key_file.json)")
     where.add_argument("--address", metavar="ADDR", help="the broker's client socket, ipc://… or tcp://host:port")
     where.add_argument("--runtime-dir", metavar="DIR", help="runtime folder of the instance")
     parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S", help="whole budget (30)")
@@ -87,6 +89,9 @@ def _post(args: argparse.Namespace, body: bytes) -> Any:
     headers = {"x-zts-priority": args.priority, "x-zts-timeout-ms": str(max(1, int(args.timeout_s * 1000)))}
     if args.content_type:
         headers["Content-Type"] = args.content_type
+    token = inference_token(args.token, Path.cwd())
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     names = [args.model] + ([args.model_version] if args.model_version else [])
     path = f"{url.path.rstrip('/')}/predictions/" + "/".join(urllib.parse.quote(name, safe="") for name in names)
     # A little longer than the budget: the server's own answer says more than a time-out here.
