@@ -88,7 +88,8 @@ def _prepare_process(options: WorkerOptions) -> None:
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, threads)
     os.environ["ZTS_CPU_THREADS"] = threads
-    # Idle OpenMP threads that spin take the cores from the broker and the HTTP server: p99 was 150 ms instead of 20.
+    # Spinning OpenMP threads make a contended machine collapse (p99 270 ms instead of 16); passive ones cost a lone
+    # request 0.7 ms on an idle one. Both measured: docs/PERFORMANCE.md, "CPU threads".
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -164,7 +164,9 @@ def failures(control: FakeControl, *models: StartupModel) -> list[str]:
 
 
 def test_no_models_are_settled_at_once() -> None:
-    register(FakeControl())
+    control = FakeControl()
+    register(control)
+    assert control.asked == []
 
 
 def test_registration_is_tried_again_when_the_broker_was_restarted(caplog: pytest.LogCaptureFixture) -> None:
