@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     names = f"servers: {', '.join(SERVERS)}; goals: {', '.join(f'{name} ({at})' for name, at in GOALS.items())}"
     made.add_argument("--only", default="", metavar="NAME,…", help=f"only these. {names}")
     made.add_argument("--load", choices=["auto", "wrk", "zts"], default="auto", help="what sends REST (wrk if there)")
-    made.add_argument("--port", type=int, default=48_500, help="look for 40 free ports from here on (48500)")
+    made.add_argument("--port", type=int, default=24_500, help="look for 40 free ports from here on (24500)")
     made.add_argument("--zts-config", action="append", default=[], metavar="KEY=VALUE", help="a setting of zts; repeat")
     venv = os.environ.get("ZTS_TORCHSERVE_VENV", str(ROOT / ".venv-torchserve"))
     made.add_argument("--torchserve-venv", type=Path, default=Path(venv), metavar="DIR", help="(.venv-torchserve)")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration.http_service import Serving, serving
+from tests.ports import free_port
 
 RECORD: dict[str, Any] = {
     "name": "noop",
@@ -258,11 +259,7 @@ def test_equal_addresses_share_a_server_and_all_routes_work() -> None:
     )
 
     async def scenario() -> None:
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        address = f"http://127.0.0.1:{free_port()}"
         shared: dict[str, Any] = {f"{name}_address": address for name in ("inference", "management", "metrics")}
         async with serving(on_request=rules, **shared) as s:
             assert len(set(s.service.addresses.values())) == 1

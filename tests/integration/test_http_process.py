@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.fake_broker import FakeBroker
+from tests.ports import free_port
 from zts.errors import ConfigError
 from zts.http.addresses import bind_all, parse_address
 from zts.settings import Endpoints, Settings
@@ -141,10 +142,7 @@ def close(bound: list[Any]) -> None:
 
 
 def test_one_bad_address_leaves_nothing_bound(folder: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ConfigError, match="metrics_address"):
         bind_all(settings_in(folder, inference_address=address, metrics_address="ftp://x"), 0)
     close(bind_all(settings_in(folder, inference_address=address), 0))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.http_service import Response, Serving, serving
+from tests.ports import free_port
 from zts.errors import ClientError, ConfigError
 from zts.http.tokens import API, INFERENCE, KEY_FILE, MANAGEMENT, KeyFile, TokenGuard, remove_key_file
 from zts.settings import Endpoints, Settings
@@ -141,11 +142,7 @@ def test_failures_can_be_401() -> None:
 
 def test_one_address_takes_each_key_for_its_own_calls() -> None:
     async def scenario() -> None:
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        address = f"http://127.0.0.1:{free_port()}"
         shared: dict[str, Any] = {"inference_address": address, "management_address": address}
         async with serving(token_auth=True, on_request=replies, **shared) as s:
             key = keys()

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import zts
+from tests.ports import free_port
 
 from .conftest import ROOT, Server, call, make_archive, wait_for
 
@@ -272,9 +273,7 @@ def test_the_access_log_can_be_switched_off(make_server: Callable[..., Server]) 
 def test_equal_addresses_share_one_server(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "echo.mar")
     make_archive(server.store, "echo", "echo.py")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{free_port()}"
     server.start_flags = lambda: [  # type: ignore[method-assign]
         "--model-store", str(server.store), "--models", "echo.mar", "--disable-token-auth",
         *[f"--{name}-address={url}" for name in ("inference", "management", "metrics")],

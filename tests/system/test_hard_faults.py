@@ -21,6 +21,7 @@ import pytest
 import zmq
 
 import zts
+from tests.ports import free_port
 from zts.wire.codec import decode, encode
 from zts.wire.messages import Hello, Job, Jobs, Outcomes, Refused, Result
 
@@ -418,11 +419,7 @@ def test_on_a_full_disk_for_logs_serving_goes_on(make_server: Callable[..., Serv
 @pytest.fixture
 def second_node(make_server: Callable[..., Server]) -> Iterator[tuple[Server, subprocess.Popen[bytes]]]:
     """A server whose broker listens on loopback TCP, and a second node agent with a folder of its own."""
-    ends = {}
-    for name in ("client", "worker", "control", "event"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ends[name] = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    ends = {name: f"tcp://127.0.0.1:{free_port()}" for name in ("client", "worker", "control", "event")}
     addresses = [f"--{name}-address={end}" for name, end in ends.items()]
     server = make_server(*addresses)
     make_archive(server.store, "echo", "echo.py", config=TWO.format(30))
