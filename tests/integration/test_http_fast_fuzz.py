@@ -149,7 +149,7 @@ def test_mutated_requests_get_an_answer_or_400_and_the_end(seed: int, caplog: An
                 refused += rest == BAD
                 served += len(bodies)
             await wait_for(lambda: not w.connections)
-            assert len(w.server._heads) <= 512
+            assert len(w.server.heads) <= 512
         return refused, served
 
     counts: list[tuple[int, int]] = []

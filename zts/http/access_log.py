@@ -20,7 +20,8 @@ _logger = logging.getLogger("zts.access")
 _FLUSH_S: Final = 0.05
 _MAX_ROWS: Final = 2000
 
-_Row = tuple[float, str, str, str, str, str, str, int, float]
+# When it was answered, monotonic; request id; client and request line; status; when it began.
+_Row = tuple[float, str, str, int, float]
 
 
 class AccessLog:
@@ -39,24 +40,23 @@ class AccessLog:
 
     def answered(self, exchange: Exchange, status: int) -> None:
         """Log one answered request, within a moment."""
+        self.add(f"{exchange.peer} {exchange.request_line}", exchange.request_id, status, exchange.started_at)
+
+    def add(self, said: str, request_id: str, status: int, started_at: float) -> None:
+        """Log one answered request, within a moment.
+
+        Args:
+            said: The client's address and its request line.
+            request_id: The request's.
+            status: Of the answer.
+            started_at: Monotonic seconds.
+        """
         rows = self._rows
         if not rows:
             if not _logger.isEnabledFor(logging.INFO):
                 return
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
-        rows.append(
-            (
-                wall_time_s(),
-                exchange.request_id,
-                exchange.peer,
-                exchange.method,
-                exchange.path,
-                exchange.query,
-                exchange.version,
-                status,
-                monotonic() - exchange.started_at,
-            )
-        )
+        rows.append((monotonic(), request_id, said, status, started_at))
         if len(rows) >= _MAX_ROWS:
             self.flush()
 
@@ -68,18 +68,16 @@ class AccessLog:
         rows, self._rows = self._rows, []
         if not rows:
             return
-        lines = [(row[0], row[1], _line(row)) for row in rows]
+        offset = wall_time_s() - monotonic()
+        lines = [
+            (offset + at, request_id, f"{said} {status} {round((at - started_at) * 1000)}")
+            for at, request_id, said, status, started_at in rows
+        ]
         text = "\n".join(line for _, _, line in lines)
         record = _logger.makeRecord(_logger.name, logging.INFO, __file__, 0, text, (), None, "answered")
-        record.created = rows[-1][0]
+        record.created = lines[-1][0]
         record.msecs = record.created % 1 * 1000
         if len(lines) == 1:
             record.request_id = rows[0][1]
         record.rows = lines
         _logger.handle(record)
-
-
-def _line(row: _Row) -> str:
-    _, _, peer, method, path, query, version, status, elapsed_s = row
-    target = f"{path}?{query}" if query else path
-    return f'{peer} "{method} {target} {version}" {status} {round(elapsed_s * 1000)}'

@@ -17,7 +17,8 @@ from tornado import httputil
 
 from zts.errors import ClientError, MethodNotAllowed, ResourceNotFound, ZtsError
 from zts.http.access_log import AccessLog
-from zts.http.exchange import Exchange
+from zts.http.exchange import PREDICTOR_PATHS, Exchange
+from zts.http.link import BrokerLink
 from zts.http.parsing import segments_of
 from zts.http.responses import Answer, cors_lines, error_answer, response_head
 from zts.http.tokens import INFERENCE, TokenGuard
@@ -26,8 +27,6 @@ from zts.settings import Settings
 __all__ = ["Application", "Handler", "Surface", "Tally", "method_not_allowed"]
 
 _log = logging.getLogger("zts.http")
-
-_PREDICTOR_PATHS = ("/predictions/", "/explanations/")
 
 # None: somebody took the exchange over and answers it.
 Handler = Callable[[Exchange], Awaitable[Answer | None]]
@@ -45,7 +44,16 @@ class Surface(Protocol):
 
 
 class Predictor(Protocol):
-    """Who takes ``/predictions/…`` exchanges over."""
+    """Who takes ``/predictions/…`` exchanges over.
+
+    Attributes:
+        link: Its way to the broker.
+    """
+
+    link: BrokerLink
+
+    def gone(self, job_id: int) -> None:
+        """Drop the job of a client that went away."""
 
     def take(self, exchange: Exchange) -> None:
         """Answer the exchange, now or later.
@@ -98,6 +106,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
         guard: Checks tokens; None: nobody needs one.
 
     Attributes:
+        predictor, guard: See above.
         is_draining: Answers end their connections.
         open_count: Requests without an answer.
     """
@@ -115,9 +124,9 @@ class Application(httputil.HTTPServerConnectionDelegate):
         self.is_draining = False
         self.open_count = 0
         self._surfaces = surfaces
-        self._predictor = predictor
+        self.predictor = predictor
         self._tally = tally
-        self._guard = guard
+        self.guard = guard
         self._access = AccessLog(settings.access_log)
         self._log_access = self._access.is_on
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,11 +137,11 @@ class Application(httputil.HTTPServerConnectionDelegate):
 
     def dispatch(self, exchange: Exchange) -> None:
         """Answer a complete request; nothing is raised."""
-        if self._predictor is not None and exchange.path.startswith(_PREDICTOR_PATHS) and exchange.method != "OPTIONS":
+        if self.predictor is not None and exchange.path.startswith(PREDICTOR_PATHS) and exchange.method != "OPTIONS":
             try:
-                if self._guard is not None:
-                    self._guard.check(INFERENCE, exchange.headers.get("Authorization"))
-                self._predictor.take(exchange)
+                if self.guard is not None:
+                    self.guard.check(INFERENCE, exchange.headers.get("Authorization"))
+                self.predictor.take(exchange)
             except ZtsError as exc:
                 exchange.answer(error_answer(exc))
             except Exception:
@@ -186,22 +195,22 @@ class Application(httputil.HTTPServerConnectionDelegate):
 
     def _check(self, tokens: Set[str], exchange: Exchange) -> None:
         """Let a request pass that carries any of the keys ``tokens``; none wanted: everything passes."""
-        if self._guard is None or not tokens:
+        if self.guard is None or not tokens:
             return
         given = exchange.headers.get("Authorization")
         *others, last = sorted(tokens)
         for name in others:
             try:
-                return self._guard.check(name, given)
+                return self.guard.check(name, given)
             except ClientError:
                 continue
-        self._guard.check(last, given)
+        self.guard.check(last, given)
 
     def flush_access_log(self) -> None:
         """Write the lines that are still held."""
         self._access.flush()
 
-    def opened(self, exchange: Exchange) -> None:
+    def opened(self) -> None:
         """A request's head is there."""
         self.open_count += 1
 
@@ -211,7 +220,13 @@ class Application(httputil.HTTPServerConnectionDelegate):
         if self._log_access:
             self._access.answered(exchange, status)
 
-    def closed(self, exchange: Exchange) -> None:
+    def answered_quickly(self, said: str, request_id: str, status: int, started_at: float) -> None:
+        """An answer was written the short way; ``said`` is the client's address and its request line."""
+        self._tally.answered(status)
+        if self._log_access:
+            self._access.add(said, request_id, status, started_at)
+
+    def closed(self) -> None:
         """An answer has left, or its client has."""
         self.open_count -= 1
 

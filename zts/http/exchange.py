@@ -22,7 +22,10 @@ from zts.wire.messages import Body
 if TYPE_CHECKING:
     from zts.http.app import Application
 
-__all__ = ["Exchange"]
+__all__ = ["PREDICTOR_PATHS", "Exchange"]
+
+# Requests of these go straight to the predictor.
+PREDICTOR_PATHS: Final = ("/predictions/", "/explanations/")
 
 # Larger bodies are written on their own instead of being copied behind the head.
 _JOIN_BYTES: Final = 64 * 1024
@@ -109,7 +112,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self.request_id = given if given and is_sane_request_id(given) else new_request_id()
         self._closes = not self._may_keep_alive()
         self._is_open = True
-        self._app.opened(self)
+        self._app.opened()
         self._connection.set_close_callback(self._gone)
         length = headers.get("Content-Length")
         if length is not None and length.isdigit() and int(length) > self._app.max_request_bytes:
@@ -170,11 +173,23 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._chunks = []
         on_gone, self.on_gone = self.on_gone, None
         if self._stream is None:
-            self._app.closed(self)
+            self._app.closed()
         if on_gone is not None:
             on_gone()
 
     # ------------------------------------------------------------ what handlers ask
+
+    @property
+    def request_line(self) -> str:
+        """The request line as the access log shows it."""
+        target = f"{self.path}?{self.query}" if self.query else self.path
+        return f'"{self.method} {target} {self.version}"'
+
+    @property
+    def may_be_quick(self) -> bool:
+        """True if requests like this one need nothing that ``zts.http.quick`` does not know."""
+        is_plain = self.version == "HTTP/1.1" and self.method not in ("HEAD", "OPTIONS") and not self._closes
+        return is_plain and self.path.startswith(PREDICTOR_PATHS) and "Expect" not in self.headers
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -226,9 +241,9 @@ class Exchange(httputil.HTTPMessageDelegate):
             connection.finish()
         self._app.answered(self, status)
         if written.done():
-            self._app.closed(self)
+            self._app.closed()
         else:
-            written.add_done_callback(lambda _: self._app.closed(self))
+            written.add_done_callback(lambda _: self._app.closed())
 
     @property
     def is_streaming(self) -> bool:
@@ -248,7 +263,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             is_chunked=is_chunked,
             has_body=self.method != "HEAD",
             closes=close,
-            on_end=lambda: self._app.closed(self),
+            on_end=self._app.closed,
         )
         self._stream_status = answer.status
         self._stream.start(head, answer.body)
@@ -293,7 +308,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._closes = self._closes or is_chunked
         self._connection.write(_TOO_LARGE + (b"connection: close\r\n\r\n" if is_chunked else b"\r\n"))
         self._app.answered(self, 413)
-        self._app.closed(self)
+        self._app.closed()
         if self.headers.get("Expect", "").lower() == "100-continue":
             # The body was not sent yet and never will be; ending the connection says so.
             self._connection.finish()

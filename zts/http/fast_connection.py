@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FastConnection"]
 
+_BLANK_LINE: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER: Final = float("inf")
 # How often a client that has closed its sending side is looked at for having gone altogether.
@@ -36,6 +37,7 @@ class FastConnection(asyncio.Protocol):
         address: The client's, as the socket has it.
         peer: The same as TorchServe's access log shows it.
         open: The way to answer each request that has no whole answer yet, oldest first.
+        said: Kept for whoever logs requests; nothing here looks at it.
         is_over: The last answer was written, or nobody is there to read one.
         deadline: When ``expire`` is due, in the loop's time.
     """
@@ -45,6 +47,7 @@ class FastConnection(asyncio.Protocol):
         self.address: Any = None
         self.peer = "/unix"
         self.open: deque[Responder] = deque()
+        self.said: tuple[object, str] = (None, "")
         self.is_over = False
         self.deadline = _NEVER
         self._limits = server.limits
@@ -80,6 +83,12 @@ class FastConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read what came."""
         reader = self._reader
+        quick = self.server.quick
+        if quick is not None and not self.open and reader.is_between and not (self._is_stuck or self.is_over):
+            end = data.find(_BLANK_LINE) + 4
+            head = self.server.heads.get(data[:end])
+            if head is not None and len(data) - end == head.length and quick.take(self, head, data[end:]):
+                return
         if self.is_over or reader.is_deaf:
             self._discarded += len(data)
             if self._discarded > self._limits.discarded_bytes:

@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from tornado import httputil
 
@@ -32,6 +32,13 @@ _MAX_HEADS: Final = 512
 _MAX_KEPT_HEAD_BYTES: Final = 2048
 
 
+class Quick(Protocol):
+    """Who takes whole requests without being a delegate."""
+
+    def take(self, connection: FastConnection, head: Head, body: bytes) -> bool:
+        """Begin a request that nobody is before; False: the delegate has to."""
+
+
 class FastServer:
     """Serve HTTP/1.1 on listening sockets.
 
@@ -42,11 +49,14 @@ class FastServer:
             connection ends.
         limits: What clients may do.
         ssl_context: For TLS.
+        quick: See below.
 
     Attributes:
         connections: All that are there.
         now: The loop's time, up to a sweep old.
         done: A future that is done.
+        heads: What the heads seen lately say.
+        quick: Takes whole requests with known heads before the delegate is asked; None: nobody does.
         is_stopping: Connections end as soon as they are idle.
     """
 
@@ -58,6 +68,7 @@ class FastServer:
         refusal: Callable[[ZtsError], bytes],
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        quick: Quick | None = None,
     ) -> None:
         self.delegate = delegate
         self.loop = loop
@@ -67,9 +78,10 @@ class FastServer:
         self.now = loop.time()
         self.done: asyncio.Future[None] = loop.create_future()
         self.done.set_result(None)
+        self.quick = quick
         self.is_stopping = False
         self._ssl_context = ssl_context
-        self._heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, Head] = {}
         self._listening: list[asyncio.Task[asyncio.AbstractServer]] = []
         shortest = min(self.limits.head_s, self.limits.body_s, self.limits.idle_s, self.limits.linger_s)
         self._sweep_s = min(_MAX_SWEEP_S, shortest / 2)
@@ -96,7 +108,7 @@ class FastServer:
         Raises:
             BadMessage: If it is not acceptable.
         """
-        heads = self._heads
+        heads = self.heads
         head = heads.get(raw)
         if head is None:
             head = parse_head(raw, self.limits)

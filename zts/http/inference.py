@@ -36,7 +36,7 @@ from zts.wire.heads import (
 )
 from zts.wire.messages import Result
 
-__all__ = ["Inference", "Predictor", "StartupModel", "answer_of", "failure_of"]
+__all__ = ["Answering", "Inference", "Plan", "Predictor", "StartupModel", "answer_of", "failure_of"]
 
 _log = logging.getLogger("zts.http.inference")
 
@@ -55,10 +55,13 @@ class Predictor:
     Args:
         link: Way to the broker.
         tally: Counts clients that went away.
+
+    Attributes:
+        link: See above.
     """
 
     def __init__(self, link: BrokerLink, tally: Tally) -> None:
-        self._link = link
+        self.link = link
         self._tally = tally
         self._hinted: set[str] = set()
 
@@ -111,15 +114,16 @@ class Predictor:
     def _submit(
         self, exchange: Exchange, model: str, version: str, priority: int, timeout_ms: int, head: bytes, body: bytes
     ) -> None:
-        answering = _Answering(exchange, model, version)
-        job_id = self._link.submit(
+        answering = Answering(exchange, model, version)
+        job_id = self.link.submit(
             model, version, priority, timeout_ms, head, body, answering.on_result, answering.on_chunk
         )
-        exchange.on_gone = lambda: self._gone(job_id)
+        exchange.on_gone = lambda: self.gone(job_id)
 
-    def _gone(self, job_id: int) -> None:
+    def gone(self, job_id: int) -> None:
+        """Drop the job of a client that went away."""
         self._tally.cancelled += 1
-        self._link.cancel(job_id)
+        self.link.cancel(job_id)
 
     def _hint(self, model: str) -> None:
         if model not in self._hinted and len(self._hinted) < 1000:
@@ -131,17 +135,24 @@ class Predictor:
             )
 
 
-class _Plan(NamedTuple):
-    """What becomes of a request, as far as its head alone tells."""
+class Plan(NamedTuple):
+    """What becomes of a request, as far as its head alone tells.
+
+    ``request_id`` is the client's, ``""`` if one is to be made; ``request_line`` is for the access log. ``is_quick``:
+    ``zts.http.quick`` may take it.
+    """
 
     model: str
     version: str
     priority: int
     timeout_ms: int
     head_rest: bytes
+    request_id: str
+    request_line: str
+    is_quick: bool
 
 
-def _plan_of(exchange: Exchange, target: Target) -> _Plan | None:
+def _plan_of(exchange: Exchange, target: Target) -> Plan | None:
     """Return the plan for all requests with this head and remember it there; None if the body has a say in it.
 
     Raises:
@@ -158,12 +169,15 @@ def _plan_of(exchange: Exchange, target: Target) -> _Plan | None:
         return None
     check_names(target)
     head = JobHead("", _headers_of(exchange, target), BODY, bare_type(content_type))
-    plan = _Plan(
+    plan = Plan(
         target.model,
         target.version,
         priority_of(headers.get("X-Zts-Priority", "")),
         timeout_ms_of(headers.get("X-Zts-Timeout-Ms", "")),
         pack_job_head_rest(head),
+        exchange.request_id if headers.get("X-Request-Id") == exchange.request_id else "",
+        exchange.request_line,
+        exchange.may_be_quick,
     )
     headers.memo = plan
     return plan
@@ -186,7 +200,7 @@ def _headers_of(exchange: Exchange, target: Target) -> list[tuple[str, str]]:
     return pairs
 
 
-class _Answering:
+class Answering:
     """Pass the results of one job on to its exchange."""
 
     __slots__ = ("_content_type", "_exchange", "_model", "_version")

@@ -15,6 +15,7 @@ from zts.http.app import Application
 from zts.http.fast_connection import FastConnection
 from zts.http.fast_limits import Limits
 from zts.http.fast_server import FastServer
+from zts.http.quick import QuickLane
 from zts.http.tls import server_context
 from zts.http.tls_door import TlsDoor
 from zts.http.tornado_wire import TornadoServer
@@ -50,7 +51,8 @@ def make_server(settings: Settings, bound: BoundAddress, app: Application, loop:
     if settings.http_wire == "fast" and "inference" in bound.surfaces:
         # Requests that change something are served one by one, also when a client pipelines them.
         limits = Limits() if bound.surfaces == ("inference",) else Limits(pipelined=1)
-        fast = FastServer(app, loop=loop, refusal=app.refusal, limits=limits)
+        quick = QuickLane(app, app.predictor) if app.predictor is not None else None
+        fast = FastServer(app, loop=loop, refusal=app.refusal, limits=limits, quick=quick)
         return fast if context is None else _TlsServer(_FastAdopter(fast, loop, context), loop, app.cors)
     plain = TornadoServer(app, refusal=app.refusal, ssl_context=context)
     return plain if context is None else _TlsServer(plain, loop, app.cors)

@@ -19,7 +19,7 @@ from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
 from zts.http.channel import Channel
 from zts.http.control import Control
 from zts.http.link import BrokerLink, OnResult
-from zts.inflight import BROKEN_STREAM, Inflight, joined
+from zts.inflight import BROKEN_STREAM, Entry, Inflight, joined
 from zts.settings import Endpoints
 from zts.wire.frames import INLINE_BODY_BYTES, Role
 from zts.wire.heads import ResultHead, pack_result_head
@@ -162,7 +162,8 @@ class ZmqLink(BrokerLink):
         entry = self._inflight.add(job, deadline, now, on_result)
         entry.on_part = on_chunk
         self._queue.append(job)
-        self._flush_soon()
+        if not self._flush_is_due:
+            self._flush_soon()
         if deadline is not None:
             self._arm(deadline)
         return job_id
@@ -213,9 +214,10 @@ class ZmqLink(BrokerLink):
 
     def _answer(self, result: Result) -> None:
         entry = self._inflight.take(result.item_id)
-        if entry is None:
-            self._unknown_results += 1
-            return
+        if entry is not None:
+            self._pass_on(entry, result)
+
+    def _pass_on(self, entry: Entry, result: Result) -> None:
         try:
             entry.waiter(joined(entry, result) if entry.has_parts else result)
         except Exception:
@@ -256,8 +258,13 @@ class ZmqLink(BrokerLink):
     def _on_data(self, message: Message) -> None:
         self._heard_at = monotonic()
         if isinstance(message, Results):
+            take = self._inflight.take
             for row in message.rows:
-                self._answer(row)
+                entry = take(row.item_id)
+                if entry is not None:
+                    self._pass_on(entry, row)
+                else:
+                    self._unknown_results += 1
         elif isinstance(message, Chunks):
             for row in message.rows:
                 self._part(row)
