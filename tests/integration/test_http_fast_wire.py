@@ -510,6 +510,6 @@ def test_same_head_is_parsed_once_and_the_store_is_bounded(loop_name: str) -> No
             for number in range(1100):
                 client.send(b"GET /%d HTTP/1.1\r\n\r\n" % number)
                 assert await client.read() == b"GET /%d " % number
-            assert len(w.server._heads) <= 512
+            assert len(w.server.heads) <= 512
 
     run(loop_name, scenario())
