@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCHSERVE_VENV := .venv-torchserve
 FLAGS ?=
 
-.PHONY: serve test lint types unit conformance compare clean
+.PHONY: serve test lint types unit conformance compare profile clean
 
 # Installed again when a dependency changes; the code itself is linked (editable).
 $(VENV)/installed-serve: setup.cfg pyproject.toml constraints.txt
@@ -57,5 +57,9 @@ conformance: $(VENV)/installed-serve $(TORCHSERVE_VENV)/installed
 compare: $(VENV)/installed-serve
 	$(BIN)/python -m benchmarks.compare $(FLAGS)
 
+# Where a request's processor time goes, function by function (FLAGS: benchmarks/profiles.py).
+profile: $(VENV)/installed-serve
+	$(BIN)/python -m benchmarks.profiles $(FLAGS)
+
 clean:
-	rm -rf $(VENV) $(TORCHSERVE_VENV) .venv-mosec build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TORCHSERVE_VENV) .venv-mosec .venv-py-spy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

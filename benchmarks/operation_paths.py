@@ -24,6 +24,7 @@ from zts.http.fast_limits import Limits
 from zts.http.fast_server import FastServer
 from zts.http.inference import Predictor
 from zts.http.link import BrokerLink, OnResult
+from zts.http.quick import QuickLane
 from zts.registry import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import codec
@@ -222,10 +223,19 @@ class _Link:
             on_result(Result(number, 200, b"", _BODY))
 
 
-def _http(_leaving: ExitStack) -> Callable[[], object]:
+def _long_way(_leaving: ExitStack) -> Callable[[], object]:
+    return _http(is_quick=False)
+
+
+def _quick_way(_leaving: ExitStack) -> Callable[[], object]:
+    return _http(is_quick=True)
+
+
+def _http(*, is_quick: bool) -> Callable[[], object]:
     loop, link, tally = cast(Any, _Loop()), _Link(), Tally()
-    app = Application(_SETTINGS, [], Predictor(cast(BrokerLink, link), tally), tally)
-    server = FastServer(app, loop=loop, refusal=app.refusal)
+    predictor = Predictor(cast(BrokerLink, link), tally)
+    app = Application(_SETTINGS, [], predictor, tally)
+    server = FastServer(app, loop=loop, refusal=app.refusal, quick=QuickLane(app, predictor) if is_quick else None)
     transports = [_Transport() for _ in range(_JOBS)]
     connections = [FastConnection(server) for _ in transports]
     for connection, transport in zip(connections, transports, strict=True):
@@ -296,6 +306,7 @@ PATHS: Final[Mapping[str, HotPath]] = {
     "scheduler: jobs, tick, outcomes, tick": HotPath(_scheduler, _JOBS * _ROUNDS),
     "worker: items, run, finished": HotPath(_worker, _JOBS * _ROUNDS),
     "http: read a head not seen before": HotPath(_heads),
-    "http: request to submit, result to answer": HotPath(_http, _JOBS * _ROUNDS),
+    "http: request to submit, result to answer": HotPath(_long_way, _JOBS * _ROUNDS),
+    "http: the same the short way": HotPath(_quick_way, _JOBS * _ROUNDS),
     "http: link, submit, flush, result": HotPath(_link),
 }

@@ -11,9 +11,9 @@ from zts.broker.deadlines import DeadlineHeap
 from zts.broker.entries import ModelEntry
 from zts.broker.events import Action
 from zts.broker.finished import FinishedJobs
-from zts.broker.jobs import DONE, NO_DEADLINE, QUEUED, ClientRecord, PendingJob, error_result
+from zts.broker.jobs import DONE, QUEUED, ClientRecord, PendingJob, ResultRow, error_result
 from zts.errors import Cancelled, DeadlineExceeded, ZtsError
-from zts.wire.messages import Job, Result
+from zts.wire.messages import Result
 
 __all__ = ["ClientBook"]
 
@@ -51,42 +51,48 @@ class ClientBook:
             client = self._clients[client_id] = ClientRecord(client_id)
         return client
 
-    def answer(self, client: ClientRecord, result: Result) -> None:
+    def answer(self, client: ClientRecord, result: ResultRow) -> None:
         """Send a result at the end of the tick and keep it for resends."""
-        client.jobs[result.item_id] = result
         if not client.out:
             self.with_results.append(client)
         client.out.append(result)
 
-    def answer_again(self, client: ClientRecord, job_id: int) -> None:
-        """Deal with a job id that is known: while pending its answer will come, afterwards it gets the same again."""
-        known = client.jobs[job_id]
-        if type(known) is Result:
-            self.answer(client, known)
+    def is_known(self, client: ClientRecord, job_id: int) -> bool:
+        """Say whether a job came before; if it is pending its answer will come, else it gets the same again."""
+        if job_id in client.jobs:
+            return True
+        result = self.finished.find(client, job_id)
+        if result is None:
+            return False
+        self.answer(client, result)
+        return True
 
     def refuse(
-        self, client: ClientRecord, wire: Job, kind: type[ZtsError], text: str, entry: ModelEntry | None = None
+        self, client: ClientRecord, job_id: int, kind: type[ZtsError], text: str, entry: ModelEntry | None = None
     ) -> None:
         """Answer a job that was not accepted with an error."""
-        result = error_result(wire.job_id, kind, text)
+        result = error_result(job_id, kind, text)
         self.answer(client, result)
         if entry is not None:
             entry.count_answer(result.status)
 
     def fail(self, job: PendingJob, kind: type[ZtsError], text: str) -> None:
         """Answer a job that is in no queue with an error; if a worker runs it, its result will be discarded."""
-        result = error_result(job.wire.job_id, kind, text)
-        self.answer(job.client, result)
-        job.entry.count_answer(result.status)
+        job_id, arrival = job.wire[0], job.arrival
+        result = error_result(job_id, kind, text)
+        del arrival.client.jobs[job_id]
+        self.answer(arrival.client, result)
+        arrival.entry.count_answer(result.status)
         self._end(job)
 
     def expire(self, now: float) -> None:
         """Answer every job whose deadline is over, wherever it is."""
         for job in self.deadlines.pop_expired(now):
-            budget_ms = round((job.deadline - job.arrived_at) * 1000)
-            job.deadline = NO_DEADLINE  # it is watched no more
+            arrival = job.arrival
+            budget_ms = round((arrival.deadline - arrival.arrived_at) * 1000)
+            self.deadlines.dead -= 1  # it is watched no more, though ``fail`` counts it
             if job.state == QUEUED:
-                job.entry.queue.drop(job)
+                arrival.entry.queue.drop(job)
                 where = "while it waited for a worker"
             else:
                 where = "before the worker had answered"
@@ -99,11 +105,10 @@ class ClientBook:
             return len(job_ids)
         unknown = 0
         for job_id in job_ids:
-            known = client.jobs.get(job_id)
-            if type(known) is PendingJob:
-                del client.jobs[job_id]
-                self._cancel(known)
-            elif known is None:
+            job = client.jobs.pop(job_id, None)
+            if job is not None:
+                self._cancel(job)
+            elif job_id > client.newest_id or self.finished.find(client, job_id) is None:
                 unknown += 1
         return unknown
 
@@ -112,30 +117,29 @@ class ClientBook:
         client = self._clients.pop(client_id, None)
         if client is None:
             return []
-        for known in client.jobs.values():
-            if type(known) is PendingJob:
-                self._cancel(known)
+        for job in client.jobs.values():
+            self._cancel(job)
         client.jobs.clear()
         client.out.clear()
+        self.finished.forget(client)
         return []
 
-    def pass_on(self, held: dict[int, PendingJob], rows: Sequence[Result]) -> tuple[dict[str, list[Result]], int]:
+    def pass_on(self, held: dict[int, PendingJob], rows: Sequence[ResultRow]) -> tuple[dict[str, list[Result]], int]:
         """Sort parts of answers by client; also return how many nobody waits for. ``held``: by item id."""
         groups: dict[str, list[Result]] = {}
         unwanted = 0
-        for row in rows:
-            job = held.get(row.item_id)
+        for item_id, status, head, body in rows:
+            job = held.get(item_id)
             if job is None or job.state == DONE:
                 unwanted += 1
                 continue
             job.has_parts = True
-            part = Result(job.wire.job_id, row.status, row.head, row.body)
-            groups.setdefault(job.client.client_id, []).append(part)
+            groups.setdefault(job.arrival.client.client_id, []).append(Result(job.wire[0], status, head, body))
         return groups, unwanted
 
-    def take_results(self) -> list[tuple[str, list[Result]]]:
+    def take_results(self) -> list[tuple[str, list[ResultRow]]]:
         """Return each client's answers of this tick and begin new lists; they are kept for resends."""
-        groups: list[tuple[str, list[Result]]] = []
+        groups: list[tuple[str, list[ResultRow]]] = []
         for client in self.with_results:
             rows = client.out
             if rows:
@@ -146,9 +150,10 @@ class ClientBook:
         return groups
 
     def _cancel(self, job: PendingJob) -> None:
-        job.entry.count_answer(Cancelled.http_status)
+        entry = job.arrival.entry
+        entry.count_answer(Cancelled.http_status)
         if job.state == QUEUED:
-            job.entry.queue.drop(job)
+            entry.queue.drop(job)
         else:
             self.withdrawn.setdefault(job.worker_id, []).append(job.item_id)
         self._end(job)
@@ -156,5 +161,5 @@ class ClientBook:
     def _end(self, job: PendingJob) -> None:
         job.state = DONE
         job.forget_body()
-        if job.deadline:
+        if job.arrival.deadline:
             self.deadlines.dead += 1

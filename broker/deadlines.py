@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Final
 
 from zts.broker.jobs import DONE, PendingJob
@@ -21,26 +23,28 @@ class DeadlineHeap:
 
     Attributes:
         dead: Jobs in here that are done; whoever ends a job that has a deadline adds one.
+        sweep_above: With more dead ones than that a ``sweep`` is due.
+        due_at: No deadline is earlier (seconds, infinite without any): before it nothing is expired.
     """
 
-    __slots__ = ("_alive_after_sweep", "_heap", "_sequence", "dead")
+    __slots__ = ("_heap", "_sequence", "dead", "due_at", "sweep_above")
 
     def __init__(self) -> None:
         # The number keeps groups of equal deadlines in order, and the comparison away from the lists.
         self._heap: list[tuple[float, int, list[PendingJob]]] = []
         self._sequence = 0
-        self._alive_after_sweep = 0
         self.dead = 0
+        self.sweep_above = _SPARE
+        self.due_at = inf
 
     def __len__(self) -> int:
         return sum(len(group) for _, _, group in self._heap)
 
-    def watch(self, deadline: float) -> list[PendingJob]:
-        """Return a new list: jobs with this deadline that are appended to it before it comes are watched."""
-        group: list[PendingJob] = []
+    def watch(self, deadline: float, jobs: Sequence[PendingJob]) -> None:
+        """Watch jobs that all have this deadline."""
         self._sequence += 1
-        heappush(self._heap, (deadline, self._sequence, group))
-        return group
+        heappush(self._heap, (deadline, self._sequence, list(jobs)))
+        self.due_at = self._heap[0][0]
 
     def next_deadline(self) -> float | None:
         """Return the earliest deadline of a job that is not done, None if there is none."""
@@ -52,8 +56,10 @@ class DeadlineHeap:
                 group.pop()
                 self.dead -= 1
             if group:
-                return heap[0][0]
+                self.due_at = heap[0][0]
+                return self.due_at
             heappop(heap)
+        self.due_at = inf
         return None
 
     def pop_expired(self, now: float) -> list[PendingJob]:
@@ -65,19 +71,20 @@ class DeadlineHeap:
             alive = [job for job in group if job.state != DONE]
             self.dead -= len(group) - len(alive)
             expired += alive
+        self.due_at = heap[0][0] if heap else inf
         return expired
 
     def sweep(self) -> None:
-        """Drop the dead jobs if they are too many. Call it once a tick."""
-        if self.dead <= max(_SPARE, self._alive_after_sweep):
-            return
+        """Drop the dead jobs. Call it once they are more than ``sweep_above``."""
         kept: list[tuple[float, int, list[PendingJob]]] = []
-        self._alive_after_sweep = 0
+        left = 0
         for deadline, sequence, group in self._heap:
             alive = [job for job in group if job.state != DONE]
             if alive:
                 kept.append((deadline, sequence, alive))
-                self._alive_after_sweep += len(alive)
+                left += len(alive)
         heapify(kept)
         self._heap = kept
         self.dead = 0
+        self.sweep_above = max(_SPARE, left)
+        self.due_at = kept[0][0] if kept else inf

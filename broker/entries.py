@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from zts.broker.jobs import Arrival
 from zts.broker.policy import WorkerPool
 from zts.broker.queues import JobQueue
 from zts.errors import ModelNotFound, VersionNotFound, ZtsError
@@ -112,6 +113,12 @@ class ModelEntry:
         if queue.count >= queue.max_count:
             return f"Queue full: {which}, its job_queue_size is {queue.max_count}. Try again later."
         return f"Queue full: {which} with {queue.bytes} bytes, at most {queue.max_bytes} may wait. Try again later."
+
+    def note_wait(self, arrival: Arrival, jobs: int, now: float) -> None:
+        """Count jobs that go to a worker now."""
+        waited_s = now - arrival.arrived_at
+        self.waited_s[arrival.unnamed] += jobs * waited_s
+        self.queue_s.observe(waited_s, jobs)
 
     def count_answer(self, status: int, times: int = 1) -> None:
         """Count answers by status."""

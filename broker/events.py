@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from zts.broker.jobs import ItemRow, ResultRow
 from zts.registry import ModelSpec
-from zts.wire.messages import Job, Result, WorkItem
+from zts.wire.messages import Job, Result
 
 __all__ = [
     "Action",
@@ -206,7 +207,7 @@ class SendBatch:
 
     worker_id: str
     epoch: int
-    rows: list[WorkItem]
+    rows: list[ItemRow]
 
 
 @dataclass(slots=True)
@@ -214,7 +215,7 @@ class SendResults:
     """Send these answers to a client, as one RESULTS."""
 
     client: str
-    rows: list[Result]
+    rows: list[ResultRow]
 
 
 @dataclass(slots=True)

@@ -31,7 +31,6 @@ from zts.broker.fleet_state import FleetState, Peer, Wait, Worker
 from zts.broker.fleet_views import LoadView, Views, http_counters
 from zts.broker.fleet_workers import Workers
 from zts.errors import ZtsError
-from zts.lifecycle import WorkerEvent
 from zts.registry import ModelSpec
 from zts.settings import Settings
 from zts.wire.frames import Role
@@ -95,8 +94,7 @@ class Fleet:
         """Take in ``event`` and return everything that is to be done because of it, in order."""
         kind = type(event)
         if kind is BatchSent or kind is BatchDone:
-            moved = WorkerEvent.BATCH_SENT if kind is BatchSent else WorkerEvent.BATCH_DONE
-            self._workers.batch(event.worker_id, moved, now)  # type: ignore[union-attr]
+            self._workers.batch(event.worker_id, now, is_sent=kind is BatchSent)  # type: ignore[union-attr]
         else:
             self._handlers[kind](event, now)
             self._settle(now)
@@ -112,6 +110,11 @@ class Fleet:
             self._state.deadlines.set(("grace", None), now + grace_s)
         self._settle(now)
         return self._taken()
+
+    def due_at(self) -> float:
+        """Return a time before which no ``Tick`` is due, at little cost; infinite if none ever is."""
+        due_at = self._state.deadlines.due_at
+        return due_at if due_at > self._judge_from else self._judge_from
 
     def next_deadline(self) -> float | None:
         """Return when ``Tick`` is due at the latest, or None."""
@@ -204,8 +207,11 @@ class Fleet:
         state.send(connection, Welcome(state.broker_id, int(state.settings.heartbeat_s * 1000)))
         self._heard(peer, now)
         if hello.role == Role.NODE:
+            lost = self._nodes.unanswered(hello)
             self._nodes.hello(connection, hello, now)
             self._requests.node_joined(now)
+            for pending in lost:
+                self._requests.node_left(pending, "it was started anew", now)
 
     def _worker_hello(self, connection: bytes, hello: Hello, now: float) -> bool:
         """Find or make the slot of a worker that says hello; False when it was refused."""

@@ -181,10 +181,19 @@ class Nodes:
         if not state.nodes:
             state.deadlines.set(("nodes", None), now + NODE_WAIT_S)
         self.all_changed()
-        unanswered = [pending for pending in state.pending.values() if pending.node_id == node_id]
-        for pending in unanswered:
-            del state.pending[pending.request_id]
-        return unanswered
+        return self._take_pending(node_id)
+
+    def unanswered(self, hello: Hello) -> list[Pending]:
+        """Return, and take away, what was asked of an earlier process of a node that came back before it was missed."""
+        node = self._state.nodes.get(hello.peer_id)
+        return [] if node is None or node.epoch == hello.epoch else self._take_pending(hello.peer_id)
+
+    def _take_pending(self, node_id: str) -> list[Pending]:
+        pending = self._state.pending
+        taken = [each for each in pending.values() if each.node_id == node_id]
+        for each in taken:
+            del pending[each.request_id]
+        return taken
 
 
 def _take_metrics(node: Node, info: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -25,6 +25,8 @@ _E = WorkerEvent
 LEFT_OVER_S: Final = 60.0
 _DOWN = frozenset({_S.FAILED, _S.LOST, _S.BROKEN})
 _RUNNING = frozenset({_S.BUSY, _S.DRAINING})
+_BATCH_SENT: Final = (_S.READY, next_state(_S.READY, _E.BATCH_SENT), _E.BATCH_SENT)
+_BATCH_DONE: Final = (_S.BUSY, next_state(_S.BUSY, _E.BATCH_DONE), _E.BATCH_DONE)
 
 
 class Workers:
@@ -110,13 +112,13 @@ class Workers:
             self._arm(worker, now)
         return True
 
-    def batch(self, worker_id: str, event: WorkerEvent, now: float) -> None:
+    def batch(self, worker_id: str, now: float, *, is_sent: bool) -> None:
         """Note that a worker went from idle to busy or back; the cheap path of every batch."""
         worker = self._state.workers.get(worker_id)
-        old = _S.READY if event is _E.BATCH_SENT else _S.BUSY
+        old, new, event = _BATCH_SENT if is_sent else _BATCH_DONE
         if worker is None or worker.state is not old:  # draining, or gone in this very wake-up
             return
-        worker.state = next_state(old, event)
+        worker.state = new
         worker.since = now
         if self._state.subscribers:
             self._publish(worker, old, event, "")

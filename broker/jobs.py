@@ -6,7 +6,8 @@ lazily (queue lanes, the heap of deadlines) skip jobs that are done.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from zts.errors import (
     DeadlineExceeded,
@@ -20,7 +21,7 @@ from zts.errors import (
 )
 from zts.wire.frames import MAX_ROWS
 from zts.wire.heads import ResultHead, pack_result_head
-from zts.wire.messages import NORMAL, Job, Result
+from zts.wire.messages import NORMAL, Body, Job, Result
 
 if TYPE_CHECKING:
     from zts.broker.entries import ModelEntry
@@ -31,14 +32,21 @@ __all__ = [
     "QUEUED",
     "SENT",
     "STREAM_CUT_TEXT",
+    "Arrival",
     "ClientRecord",
+    "ItemRow",
     "PendingJob",
+    "ResultRow",
     "error_result",
     "poison_text",
     "portions",
 ]
 
 _T = TypeVar("_T")
+
+# What a ``WorkItem`` and a ``Result`` hold, in the same order but without the names: two of them are made for each job.
+ItemRow: TypeAlias = tuple[int, int, bytes, Body]
+ResultRow: TypeAlias = tuple[int, int, bytes, Body]
 
 QUEUED: Final = 0
 SENT: Final = 1  # a worker holds it
@@ -49,61 +57,58 @@ NO_DEADLINE: Final = 0.0
 _FORGOTTEN: Final = Job(0, "", "", NORMAL, 0, b"", b"")
 
 
+class Arrival:
+    """What jobs have in common that one message brought for one queue, with one time budget.
+
+    Attributes:
+        client: Who asked.
+        entry: The model version that runs them.
+        unnamed: 1 if they came without a version, else 0: where they count in ``entry``'s sums.
+        lane: Their priority class: ``HIGH``, ``NORMAL`` or ``LOW``.
+        arrived_at: When they came.
+        deadline: When they are answered 408, ``NO_DEADLINE`` for never.
+    """
+
+    __slots__ = ("arrived_at", "client", "deadline", "entry", "lane", "unnamed")
+
+    def __init__(
+        self, client: ClientRecord, entry: ModelEntry, unnamed: int, lane: int, arrived_at: float, deadline: float
+    ) -> None:
+        self.client = client
+        self.entry = entry
+        self.unnamed = unnamed
+        self.lane = lane
+        self.arrived_at = arrived_at
+        self.deadline = deadline
+
+
 class PendingJob:
     """One accepted job until it is answered or cancelled.
 
+    One is made for each job, so there is no ``__init__``, a call of which costs as much again: ``Scheduler`` sets all
+    attributes but ``worker_id``.
+
     Attributes:
         item_id: The broker's own number, rising with arrival; it is the order of a queue and the id that workers see.
-        client: Who asked.
         wire: The job as it came; head and body are opaque.
-        entry: The model version that runs it.
-        lane: Its priority class: ``HIGH``, ``NORMAL`` or ``LOW``.
+        arrival: What it has in common with others.
         size: Bytes of its body.
-        arrived_at: When it came.
-        deadline: When it is answered 408, ``NO_DEADLINE`` for never.
         state: ``QUEUED``, ``SENT`` or ``DONE``.
         attempts: Workers that were lost while they ran it.
         worker_id: Who holds it, once it was sent.
         has_parts: A part of its answer went to the client, so it cannot be run again.
     """
 
-    __slots__ = (
-        "arrived_at",
-        "attempts",
-        "client",
-        "deadline",
-        "entry",
-        "has_parts",
-        "item_id",
-        "lane",
-        "size",
-        "state",
-        "wire",
-        "worker_id",
-    )
+    __slots__ = ("arrival", "attempts", "has_parts", "item_id", "size", "state", "wire", "worker_id")
 
-    def __init__(
-        self,
-        item_id: int,
-        client: ClientRecord,
-        wire: Job,
-        entry: ModelEntry,
-        lane: int,
-        size: int,
-        arrived_at: float,
-    ) -> None:
-        self.item_id = item_id
-        self.client = client
-        self.wire = wire
-        self.entry = entry
-        self.lane = lane
-        self.size = size
-        self.arrived_at = arrived_at
-        self.deadline = NO_DEADLINE
-        self.state = QUEUED
-        self.attempts = 0
-        self.worker_id = ""
-        self.has_parts = False
+    item_id: int
+    wire: Job
+    arrival: Arrival
+    size: int
+    state: int
+    attempts: int
+    worker_id: str
+    has_parts: bool
 
     def forget_body(self) -> None:
         """Drop head and body, since a lane, the heap or a worker may refer to this job for a while yet."""
@@ -115,16 +120,25 @@ class ClientRecord:
 
     Attributes:
         client_id: Its stable id.
-        jobs: By the client's job id: the job while it is pending, its result while that is remembered.
+        jobs: Its pending jobs by the client's job id.
+        newest_id: Its highest job id so far; a higher one stands for a new job.
         out: Results for the next ``SendResults``.
+        groups: What it was answered and is remembered, oldest first, by ``SendResults``.
+        answers: The rows of ``groups`` and those of ``out`` up to ``out_seen``, by job id; None while nobody asks.
+        asked_at: When somebody asked last, see ``FinishedJobs.find``.
     """
 
-    __slots__ = ("client_id", "jobs", "out")
+    __slots__ = ("answers", "asked_at", "client_id", "groups", "jobs", "newest_id", "out", "out_seen")
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
-        self.jobs: dict[int, PendingJob | Result] = {}
-        self.out: list[Result] = []
+        self.jobs: dict[int, PendingJob] = {}
+        self.newest_id = -1
+        self.out: list[ResultRow] = []
+        self.groups: deque[list[ResultRow]] = deque()
+        self.answers: dict[int, ResultRow] | None = None
+        self.out_seen = 0
+        self.asked_at = 0
 
 
 _HEADS: Final[dict[type[ZtsError], bytes]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Hashable
+from math import inf
 from typing import Generic, TypeVar
 
 __all__ = ["Deadlines"]
@@ -17,6 +18,9 @@ K = TypeVar("K", bound=Hashable)
 
 class Deadlines(Generic[K]):
     """A table of key → deadline (monotonic seconds).
+
+    Attributes:
+        due_at: Nothing expires before (infinite: never); as ``next_deadline`` at times too early, but free.
 
     >>> table: Deadlines[str] = Deadlines()
     >>> table.set("worker", 5.0)
@@ -31,6 +35,7 @@ class Deadlines(Generic[K]):
         self._heaped: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._pushed = 0
+        self.due_at = inf
 
     def __contains__(self, key: K) -> bool:
         return key in self._at
@@ -69,6 +74,7 @@ class Deadlines(Generic[K]):
                 continue
             del self._at[key]
             due.append(key)
+        self.due_at = self._heap[0][0] if self._heap else inf
         return due
 
     def next_deadline(self) -> float | None:
@@ -76,13 +82,17 @@ class Deadlines(Generic[K]):
         while self._heap:
             at, _, key = self._heap[0]
             if self._heaped.get(key) == at and key in self._at:
+                self.due_at = at
                 return at
             heapq.heappop(self._heap)
             if self._heaped.get(key) == at:
                 del self._heaped[key]
+        self.due_at = inf
         return None
 
     def _push(self, key: K, deadline: float) -> None:
         self._heaped[key] = deadline
         self._pushed += 1  # keys need not be comparable
         heapq.heappush(self._heap, (deadline, self._pushed, key))
+        if deadline < self.due_at:
+            self.due_at = deadline

@@ -15,11 +15,12 @@ from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
 from zts.broker.scheduler import Scheduler
-from zts.broker.sockets import open_sockets, prepare_runtime_dir, raise_file_limit
+from zts.broker.service import BrokerService
+from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise_file_limit
 from zts.clock import monotonic, wall_time_s
 from zts.settings import Settings
 
-__all__ = ["run"]
+__all__ = ["make_service", "run"]
 
 _log = logging.getLogger("zts.broker")
 
@@ -54,6 +55,13 @@ def _signals(stop: _Stop) -> Iterator[int]:
                 signal.signal(number, handler)
 
 
+def make_service(settings: Settings, sockets: Sockets, broker_id: str) -> BrokerService:
+    """Return a broker that uses ``sockets``, with empty cores and the journal of the runtime folder."""
+    scheduler = Scheduler(settings)
+    fleet = Fleet(settings, broker_id, scheduler, broker={"pid": os.getpid()}, wall=wall_time_s, now=monotonic())
+    return BrokerService(settings, sockets, scheduler, fleet, Journal(settings.runtime_dir), broker_id=broker_id)
+
+
 def run(settings: Settings) -> int:
     """Be the broker until SIGTERM or SIGINT; return the exit code.
 
@@ -68,20 +76,8 @@ def run(settings: Settings) -> int:
     with _signals(stop) as wake_fd:
         sockets = open_sockets(settings.endpoints)
         try:
-            scheduler = Scheduler(settings)
-            fleet = Fleet(
-                settings, broker_id, scheduler, broker={"pid": os.getpid()}, wall=wall_time_s, now=monotonic()
-            )
-            loop = BrokerLoop(
-                settings,
-                sockets,
-                scheduler,
-                fleet,
-                Journal(settings.runtime_dir),
-                broker_id=broker_id,
-                wake_fd=wake_fd,
-                should_stop=stop,
-            )
+            service = make_service(settings, sockets, broker_id)
+            loop = BrokerLoop(service, sockets, wake_fd=wake_fd, should_stop=stop)
             at = sockets.endpoints
             _log.info("broker %s: client %s, worker %s", broker_id[:8], at.client, at.worker)
             _log.info("broker %s: control %s, event %s, at most %d files", broker_id[:8], at.control, at.event, files)

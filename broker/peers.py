@@ -83,6 +83,11 @@ class ClientTable:
             self._forget_at.set(client_id, now + FORGET_CLIENT_S)
         return silent
 
+    def due_at(self) -> float:
+        """Return a time before which nothing expires, at little cost; infinite if nothing ever does."""
+        silent_at, forget_at = self._silent_at.due_at, self._forget_at.due_at
+        return silent_at if silent_at < forget_at else forget_at
+
     def next_deadline(self) -> float | None:
         """Return when ``expired`` is due at the latest, or None."""
         first, second = self._silent_at.next_deadline(), self._forget_at.next_deadline()

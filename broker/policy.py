@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zts.broker.jobs import PendingJob
+from zts.broker.jobs import ItemRow, PendingJob
 from zts.registry import ModelSpec
-from zts.wire.messages import WorkItem
 
 if TYPE_CHECKING:
     from zts.broker.entries import ModelEntry
@@ -66,7 +65,7 @@ class WorkerRecord:
         self.batch_size = 1
         self.credit = 2
         self.held: dict[int, PendingJob] = {}
-        self.out: list[WorkItem] = []
+        self.out: list[ItemRow] = []
         self.listed_at = -1
         self.draining = False
         self.is_busy = False

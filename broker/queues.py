@@ -7,7 +7,7 @@ tombstone until it comes to the head; a lane that is mostly tombstones is rebuil
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Final
@@ -57,19 +57,23 @@ class JobQueue:
         """Say whether a job with a body of ``size`` bytes is above a bound."""
         return self.count >= self.max_count or (self.bytes + size > self.max_bytes and self.count > 0)
 
-    def push(self, job: PendingJob) -> None:
-        """Put a new job at the end of its class. The caller asked ``is_full`` before."""
-        lane = job.lane
-        self._lanes[lane].append(job)
-        self._live[lane] += 1
-        self.count += 1
-        self.bytes += job.size
+    def room(self) -> tuple[int, int]:
+        """Return how many jobs and bytes may still come without a question of ``is_full``; none if negative."""
+        return self.max_count - self.count, self.max_bytes - self.bytes
+
+    def push(self, lane: int, jobs: Sequence[PendingJob]) -> None:
+        """Put new jobs at the end of a class. The caller looked for room before."""
+        count = len(jobs)
+        self._lanes[lane].extend(jobs)
+        self._live[lane] += count
+        self.count += count
+        self.bytes += sum([job.size for job in jobs]) if count > 1 else jobs[0].size
 
     def put_back(self, jobs: Iterable[PendingJob]) -> None:
         """Put jobs that a lost worker held before all others of their class. Bounds don't apply to them."""
         for job in jobs:
             job.state = QUEUED
-            lane = job.lane
+            lane = job.arrival.lane
             heappush(self._returned[lane], (job.item_id, job))
             self._live[lane] += 1
             self.count += 1
@@ -77,7 +81,7 @@ class JobQueue:
 
     def drop(self, job: PendingJob) -> None:
         """Take a waiting job out; it is ``DONE`` afterwards."""
-        lane = job.lane
+        lane = job.arrival.lane
         job.state = DONE
         self.count -= 1
         self.bytes -= job.size
@@ -94,9 +98,15 @@ class JobQueue:
         live = self._live
         lane = HIGH if live[HIGH] else NORMAL if live[NORMAL] else LOW
         if live[lane] == self.count and not self._dead[lane] and not self._returned[lane]:
-            popleft = self._lanes[lane].popleft
-            taken = [popleft() for _ in range(count)]
+            fresh = self._lanes[lane]
             live[lane] -= count
+            if count == self.count:
+                taken = list(fresh)
+                fresh.clear()
+                self.count = self.bytes = 0
+                return taken
+            popleft = fresh.popleft
+            taken = [popleft() for _ in range(count)]
         else:
             taken = [self._pop(self._next_class()) for _ in range(count)]
         self.count -= count
@@ -105,9 +115,9 @@ class JobQueue:
 
     def oldest_arrival(self) -> float | None:
         """Return when the longest waiting job came, None if none waits. For statistics: walks over tombstones."""
-        heads = [job.arrived_at for returned in self._returned for _, job in returned if job.state == QUEUED]
+        heads = [job.arrival.arrived_at for returned in self._returned for _, job in returned if job.state == QUEUED]
         for lane in self._lanes:
-            heads += [job.arrived_at for job in islice((job for job in lane if job.state == QUEUED), 1)]
+            heads += [job.arrival.arrived_at for job in islice((job for job in lane if job.state == QUEUED), 1)]
         return min(heads, default=None)
 
     def _next_class(self) -> int:

@@ -5,27 +5,26 @@ only change state; ``TickEnded`` answers what is over its deadline, hands jobs t
 peer. Only models, workers and clients that something happened to are visited, and all structures are O(1) amortised,
 so that the cost of a job does not depend on how many models, workers or waiting jobs there are
 (``benchmarks/scheduler_cost.py``). The rules are in docs/ARCHITECTURE.md, "The scheduler"; their parts are in
-``clients.py`` (answers, deadlines, cancels), ``queues.py`` (order), ``policy.py`` (choice of worker).
+``admission.py`` (what comes in), ``clients.py`` (answers, deadlines, cancels), ``queues.py`` (order), ``policy.py``
+(choice of worker).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from math import inf
+from typing import Any
 
 from zts.broker import events as e
+from zts.broker.admission import Admission
 from zts.broker.clients import ClientBook
 from zts.broker.entries import ModelEntry, ModelTable
-from zts.broker.jobs import DONE, NO_DEADLINE, SENT, STREAM_CUT_TEXT, PendingJob, poison_text, portions
+from zts.broker.jobs import DONE, SENT, STREAM_CUT_TEXT, PendingJob, poison_text, portions
 from zts.broker.policy import WorkerRecord
-from zts.errors import NoWorker, PoisonJob, QueueFull, WorkerDied
+from zts.errors import NoWorker, PoisonJob, WorkerDied
 from zts.settings import Settings
-from zts.wire.messages import Result, WorkItem
 
 __all__ = ["Scheduler"]
-
-# Rows are made a hundred thousand times a second; this skips the Python-level __new__ of the named tuples.
-_new: Final = tuple.__new__
 
 
 class Scheduler:
@@ -39,12 +38,12 @@ class Scheduler:
         self._models = ModelTable()
         self._workers: dict[str, WorkerRecord] = {}
         self._book = ClientBook(settings.finished_jobs, settings.finished_bytes)
-        self._next_item_id = 1
         # What the end of the tick has to look at, and nothing else.
         self._dirty_entries: list[ModelEntry] = []
         self._touched_workers: list[WorkerRecord] = []
+        self._admission = Admission(self._models, self._book, dispatch=self._dispatch, mark=self._mark)
         self._handlers: dict[type, Callable[[Any, float], list[e.Action]]] = {
-            e.JobsArrived: self._on_jobs_arrived,
+            e.JobsArrived: self._admission.take_in,
             e.OutcomesArrived: self._on_outcomes_arrived,
             e.ChunksArrived: self._on_chunks_arrived,
             e.TickEnded: self._on_tick_ended,
@@ -66,7 +65,8 @@ class Scheduler:
 
     def next_deadline(self) -> float | None:
         """Return when ``TickEnded`` is due at the latest, None if nothing waits for a time."""
-        return self._book.deadlines.next_deadline()
+        deadlines = self._book.deadlines
+        return None if deadlines.due_at == inf else deadlines.next_deadline()
 
     def queued(self, name: str, version: str) -> int:
         """Return how many jobs wait for a version; 0 if it does not exist."""
@@ -96,54 +96,14 @@ class Scheduler:
 
     # ------------------------------------------------------------ jobs come and end
 
-    def _on_jobs_arrived(self, event: e.JobsArrived, now: float) -> list[e.Action]:
-        book, find = self._book, self._models.find
-        client = book.client(event.client)
-        known = client.jobs
-        watched_s, deadline, watch = 0.0, NO_DEADLINE, None
-        for wire in event.jobs:
-            job_id, name, version, priority, timeout_ms, _, body = wire
-            if job_id in known:
-                book.answer_again(client, job_id)
-                continue
-            entry = find(name, version)
-            if entry is None:
-                book.refuse(client, wire, *self._models.why_not(name, version))
-                continue
-            entry.requests[not version] += 1
-            size = len(body)
-            if entry.queue.is_full(size) and not self._make_room(entry, size, now):
-                book.refuse(client, wire, QueueFull, entry.queue_full_text(), entry)
-                continue
-            item_id = self._next_item_id
-            self._next_item_id = item_id + 1
-            job = PendingJob(item_id, client, wire, entry, entry.lanes[priority], size, now)
-            known[job_id] = job
-            timeout_s = timeout_ms / 1000 if timeout_ms else entry.client_timeout_s
-            if timeout_s > 0:
-                if timeout_s != watched_s or watch is None:
-                    watched_s, deadline = timeout_s, now + timeout_s
-                    watch = book.deadlines.watch(deadline).append
-                job.deadline = deadline
-                watch(job)
-            entry.queue.push(job)
-            if not entry.is_dirty:
-                self._mark(entry)
-        return []
-
-    def _make_room(self, entry: ModelEntry, size: int, now: float) -> bool:
-        # The bound is for jobs that wait. Within a tick also those stand in the queue that a worker takes at once.
-        self._book.expire(now)
-        self._dispatch(entry, now)
-        return entry.has_room(size)
-
     def _on_outcomes_arrived(self, event: e.OutcomesArrived, now: float) -> list[e.Action]:
         worker = self._workers.get(event.worker_id)
         if worker is None or worker.epoch != event.epoch:
             return [e.Count("unknown_worker" if worker is None else "old_epoch", len(event.rows))]
         entry, take = worker.entry, worker.held.pop
-        with_results, deadlines, total_s = self._book.with_results, self._book.deadlines, entry.total_s
-        ok = unknown = discarded = 0
+        total_s, arrival = entry.total_s, None
+        ok = unnamed = unknown = discarded = 0
+        waited_s = 0.0
         for item_id, status, head, body in event.rows:
             job = take(item_id, None)
             if job is None:
@@ -154,21 +114,29 @@ class Scheduler:
                 continue
             job.state = DONE
             # What ClientBook.answer does, without the calls: this is the hottest loop of the broker.
-            client, wire = job.client, job.wire
-            job_id = wire[0]
-            if job.deadline:
-                deadlines.dead += 1
+            if job.arrival is not arrival:
+                if ok:
+                    total_s[unnamed] += ok * waited_s
+                    entry.count_answer(200, ok)
+                    ok = 0
+                arrival = job.arrival
+                unnamed, waited_s, has_deadline = arrival.unnamed, now - arrival.arrived_at, bool(arrival.deadline)
+                client = arrival.client
+                pending, out = client.jobs, client.out
+                if not out:
+                    self._book.with_results.append(client)
+            job_id = job.wire[0]
+            if has_deadline:
+                self._book.deadlines.dead += 1
                 job.forget_body()
-            client.jobs[job_id] = result = _new(Result, (job_id, status, head, body))
-            if not client.out:
-                with_results.append(client)
-            client.out.append(result)
+            del pending[job_id]
+            out.append((job_id, status, head, body))
             if status == 200:
                 ok += 1
-                total_s[not wire[2]] += now - job.arrived_at
             else:
                 entry.count_answer(status)
         if ok:
+            total_s[unnamed] += ok * waited_s
             entry.count_answer(200, ok)
         run_s = event.run_us / 1e6
         if event.batch_size:  # 0: expired items only, or the rest of a batch that was told before
@@ -177,10 +145,11 @@ class Scheduler:
             entry.pool.answered(worker, run_s)
         else:
             entry.pool.answered(worker, None)
-        self._touch(worker)
+        if not worker.touched:
+            self._touch(worker)
         if entry.queue.count:
             self._mark(entry)
-        return e.counts(late_outcome=unknown, discarded_result=discarded)
+        return e.counts(late_outcome=unknown, discarded_result=discarded) if unknown or discarded else []
 
     def _on_chunks_arrived(self, event: e.ChunksArrived, now: float) -> list[e.Action]:
         worker = self._workers.get(event.worker_id)
@@ -196,12 +165,14 @@ class Scheduler:
 
     def _on_tick_ended(self, event: e.TickEnded, now: float) -> list[e.Action]:
         book = self._book
-        book.expire(now)
+        if now >= book.deadlines.due_at:
+            book.expire(now)
         if self._dirty_entries:
             dirty, self._dirty_entries = self._dirty_entries, []
             for entry in dirty:
                 entry.is_dirty = False
-                self._dispatch(entry, now)
+                if entry.queue.count:
+                    self._dispatch(entry, now)
         actions: list[e.Action] = []
         if self._touched_workers:
             self._flush_workers(actions)
@@ -210,12 +181,12 @@ class Scheduler:
         if book.with_results:
             for client_id, rows in book.take_results():
                 actions += [e.SendResults(client_id, some) for some in portions(rows)]
-        book.deadlines.sweep()
+        if book.deadlines.dead > book.deadlines.sweep_above:
+            book.deadlines.sweep()
         return actions
 
     def _dispatch(self, entry: ModelEntry, now: float) -> None:
-        queue, pool, waited_s = entry.queue, entry.pool, entry.waited_s
-        observe = entry.queue_s.observe
+        queue, pool = entry.queue, entry.pool
         while queue.count:
             choice = pool.choose(now)
             if choice is None:
@@ -226,29 +197,27 @@ class Scheduler:
             worker, room = choice
             jobs = queue.take(room)
             worker_id, held, out = worker.worker_id, worker.held, worker.out
-            arrived_at, same = jobs[0].arrived_at, 0
-            last_deadline, left_ms = NO_DEADLINE, 0
+            arrival, left_ms, told = None, 0, len(out)
             for job in jobs:
+                if job.arrival is not arrival:
+                    if arrival is not None:
+                        entry.note_wait(arrival, len(out) - told, now)
+                        told = len(out)
+                    arrival = job.arrival
+                    deadline = arrival.deadline
+                    # At least 1: 0 would mean "no deadline" to the worker.
+                    left_ms = (int((deadline - now) * 1000) or 1) if deadline else 0
                 job.state = SENT
                 job.worker_id = worker_id
                 item_id = job.item_id
                 held[item_id] = job
                 wire = job.wire
-                waited_s[not wire[2]] += now - job.arrived_at
-                deadline = job.deadline
-                if deadline != last_deadline:
-                    last_deadline = deadline
-                    # At least 1: 0 would mean "no deadline" to the worker.
-                    left_ms = (int((deadline - now) * 1000) or 1) if deadline else 0
-                out.append(_new(WorkItem, (item_id, left_ms, wire[5], wire[6])))
-                if job.arrived_at == arrived_at:
-                    same += 1
-                else:
-                    observe(now - arrived_at, same)
-                    arrived_at, same = job.arrived_at, 1
-            observe(now - arrived_at, same)
+                out.append((item_id, left_ms, wire[5], wire[6]))
+            if arrival is not None:
+                entry.note_wait(arrival, len(out) - told, now)
             pool.filled(worker, len(jobs), now)
-            self._touch(worker)
+            if not worker.touched:
+                self._touch(worker)
 
     def _flush_workers(self, actions: list[e.Action]) -> None:
         touched = self._touched_workers
@@ -330,7 +299,7 @@ class Scheduler:
 
     def _take_back_unsent(self, worker: WorkerRecord) -> list[PendingJob]:
         """Take away what this tick gave to the worker but did not send yet; nothing may follow a fence."""
-        unsent = [worker.held.pop(item.item_id) for item in worker.out]
+        unsent = [worker.held.pop(row[0]) for row in worker.out]
         worker.out = []
         waiting = [job for job in unsent if job.state != DONE]
         worker.entry.queue.put_back(waiting)

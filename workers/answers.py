@@ -10,15 +10,17 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import repeat
+from operator import itemgetter
 from typing import Any, Final
 
 from zts.errors import BatchMismatch, HandlerFailed, InvalidHandlerOutput, OutOfResources, ServerError, ZtsError
-from zts.wire.heads import JobHead, ResultHead, pack_result_head
-from zts.wire.messages import Result
-from zts.wire.values import encode_value
-from zts.workers.context import RequestProcessor
+from zts.wire.heads import ResultHead, pack_result_head, request_id_of
+from zts.wire.messages import Result, WorkItem
+from zts.wire.values import BYTES, TEXT, encode_value
 from zts.workers.json_text import dumps_indented
+from zts.workers.requests import RequestProcessor
 
 __all__ = [
     "STREAM_HEADER",
@@ -29,6 +31,7 @@ __all__ = [
     "failure_result",
     "make_result",
     "output_problem",
+    "plain_results",
 ]
 
 log = logging.getLogger("zts.worker")
@@ -38,6 +41,11 @@ TEXT_TYPE: Final = "text/plain; charset=utf-8"
 BYTES_TYPE: Final = "application/octet-stream"
 # On every part of a streamed answer but the last; clients see that of the first one, as with TorchServe.
 STREAM_HEADER: Final = ("ts_stream_next", "true")
+
+# What most of a RequestProcessor's life is: nobody set anything.
+_UNTOUCHED: Final = RequestProcessor({})
+_first: Final = itemgetter(0)
+_as_result = partial(tuple.__new__, Result)  # Result._make without its check: the rows come from a zip of four
 
 
 class PredictionException(Exception):
@@ -74,38 +82,76 @@ def output_problem(output: object, expected_count: int) -> ZtsError | None:
     return None
 
 
+def plain_results(
+    items: Sequence[WorkItem], answers: Sequence[object], *, is_typed: bool, max_bytes: int
+) -> list[Result] | None:
+    """Return the answers of a call in one go if all are bytes, or all text, and nobody set a status or a header.
+
+    Args:
+        items: The jobs.
+        answers: What the handler returned, one for each.
+        is_typed: The clients understand typed answers.
+        max_bytes: Largest answer over REST.
+
+    Returns:
+        The results, or None if they have to be made one by one.
+    """
+    kinds = set(map(type, answers))
+    if kinds == {bytes}:
+        bodies, encoding, content_type = answers, BYTES, BYTES_TYPE
+    elif kinds == {str}:
+        try:
+            bodies = [answer.encode() for answer in answers]  # type: ignore[attr-defined]
+        except UnicodeEncodeError:
+            return None
+        encoding, content_type = TEXT, TEXT_TYPE
+    else:
+        return None
+    if is_typed:
+        head = _typed_head(encoding, "", ())
+    elif max(map(len, bodies)) > max_bytes:  # type: ignore[arg-type]
+        return None
+    else:
+        head = _content_type_head(content_type)
+    ids = map(_first, items)
+    return list(map(_as_result, zip(ids, repeat(200), repeat(head), bodies, strict=False)))
+
+
 def make_result(
-    item_id: int,
-    head: JobHead,
+    item: WorkItem,
     answer: object,
-    processor: RequestProcessor,
+    processor: RequestProcessor | None,
     chunks: Sequence[object] = (),
     *,
+    is_typed: bool,
     stream: bool = False,
 ) -> Result:
     """Return one answer as a result, with the status and headers that the handler set.
 
     Args:
-        item_id: The broker's id of the job.
-        head: The job's head; ``head.typed`` asks for a typed value instead of REST's bytes.
+        item: The job.
         answer: What the handler returned for this job; an exception answers this job alone with an error.
-        processor: Where the handler's calls on the context left status and headers.
+        processor: Where the handler's calls on the context left status and headers; None: there were none.
         chunks: Answers that the handler sent ahead of ``answer``; the body is all of them in order.
+        is_typed: The client understands a typed value; otherwise it gets REST's bytes.
         stream: It is the first part of a streamed answer, and its head says so.
 
     Raises:
         Unserialisable: If the answer has no form on the wire.
     """
+    item_id = item.item_id
     if isinstance(answer, BaseException):
-        log.warning("request %s: the handler answered with %r", head.request_id or item_id, answer)
+        log.warning("request %s: the handler answered with %r", request_id_of(item.head) or item_id, answer)
         return failure_result(item_id, answer)
+    if processor is None:
+        processor = _UNTOUCHED
     encoding, dtype = "", ""
     shape: tuple[int, ...] = ()
     try:
         if chunks:
             parts = [_rest_body(part) for part in (*chunks, answer)]
             body, default_type = b"".join(part for part, _ in parts), parts[0][1]
-        elif head.typed:
+        elif is_typed:
             encoding, dtype, shape, body = encode_value(answer)
             default_type = ""
             # The handler may write into its arrays during the next batch, while this answer still waits to be sent.
@@ -113,7 +159,8 @@ def make_result(
         else:
             body, default_type = _rest_body(answer)
     except (TypeError, ValueError, RecursionError, ZtsError) as exc:
-        log.error("request %s: the answer, a %s, cannot be sent: %s", head.request_id, type(answer).__name__, exc)
+        name = request_id_of(item.head)
+        log.error("request %s: the answer, a %s, cannot be sent: %s", name, type(answer).__name__, exc)
         raise Unserialisable("Unsupported model output data type.") from exc
     if encoding or stream or processor.response_header or processor.reason_phrase:
         result_head = _head(processor, default_type, (encoding, dtype, shape), stream)

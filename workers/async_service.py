@@ -20,9 +20,11 @@ from zts.clock import monotonic
 from zts.errors import HandlerFailed, ZtsError
 from zts.wire.messages import Result, WorkItem
 from zts.workers.answers import error_result
-from zts.workers.chunks import Emit, Request
+from zts.workers.chunks import Emit
 from zts.workers.context import Context
 from zts.workers.options import WorkerOptions
+from zts.workers.requests import Requests
+from zts.workers.rows import Row
 from zts.workers.service import EntryPoint, Service, in_order
 
 __all__ = ["AsyncService", "Done"]
@@ -117,17 +119,17 @@ class AsyncService(Service):
         done(results)
 
     async def _run(self, items: Sequence[WorkItem], emit: Emit | None) -> list[Result]:
-        requests, refused = self._read(items)
-        answered = await self._call_async(requests, emit) if requests else []
+        requests, rows, refused = self._read(items)
+        answered = await self._call_async(requests, rows, emit) if rows else []
         return in_order(items, refused, answered)
 
-    async def _call_async(self, requests: list[Request], emit: Emit | None) -> list[Result]:
+    async def _call_async(self, requests: Requests, rows: list[Row], emit: Emit | None) -> list[Result]:
         context = self.context.copy_for_call()
         sink = self._begin(context, requests, emit)
         metrics, started = context.metrics, monotonic()
         took_s: float | None = None
         try:
-            output = self._entry_point([request.row for request in requests], context)
+            output = self._entry_point(rows, context)
             if inspect.isawaitable(output):
                 output = await output
             took_s = monotonic() - started

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import repeat
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["BatchWindow", "Window"]
@@ -17,14 +18,17 @@ class Window(Protocol[T]):
     def add(self, item: T, now: float) -> None:
         """Put ``item`` behind the others."""
 
+    def extend(self, items: Iterable[T], now: float) -> None:
+        """Put all ``items`` behind the others."""
+
     def is_due(self, now: float) -> bool:
         """Tell whether a batch should leave now."""
 
     def next_deadline(self) -> float | None:
         """Return when the window closes; None while it is not open."""
 
-    def take(self, limit: int | None = None) -> list[T]:
-        """Remove and return the oldest items."""
+    def take_dated(self, limit: int | None = None) -> list[tuple[float, T]]:
+        """Remove and return the oldest items, each behind the moment when it came."""
 
     def clear(self) -> list[T]:
         """Remove and return all items."""
@@ -77,6 +81,10 @@ class BatchWindow(Generic[T]):
         """Put ``item`` behind the others; the first one opens the window."""
         self._held.append((now, item))
 
+    def extend(self, items: Iterable[T], now: float) -> None:
+        """Put all ``items`` behind the others; the first one opens the window."""
+        self._held.extend(zip(repeat(now), items, strict=False))
+
     def is_due(self, now: float) -> bool:
         """Tell whether a batch should leave: it is full, or its first job has waited the whole delay."""
         held = self._held
@@ -91,9 +99,17 @@ class BatchWindow(Generic[T]):
 
     def take(self, limit: int | None = None) -> list[T]:
         """Remove and return the oldest jobs, at most ``limit`` and never more than one batch; due or not."""
+        return [item for _, item in self.take_dated(limit)]
+
+    def take_dated(self, limit: int | None = None) -> list[tuple[float, T]]:
+        """Do as ``take`` does, and return each job behind the moment when it came."""
         held = self._held
-        count = min(len(held), self._size if limit is None else min(limit, self._size))
-        return [held.popleft()[1] for _ in range(count)]
+        most = self._size if limit is None else min(limit, self._size)
+        if len(held) <= most:
+            taken = list(held)
+            held.clear()
+            return taken
+        return [held.popleft() for _ in range(most)]
 
     def clear(self) -> list[T]:
         """Remove and return all jobs, oldest first."""

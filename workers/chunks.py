@@ -8,28 +8,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from zts.wire.heads import JobHead, ResultHead, pack_result_head
-from zts.wire.messages import Result, WorkItem
+from zts.wire.heads import ResultHead, pack_result_head
+from zts.wire.messages import Result
 from zts.workers.answers import STREAM_HEADER, make_result
-from zts.workers.context import RequestProcessor
-from zts.workers.rows import Row
+from zts.workers.requests import Requests
 
-__all__ = ["ChunkSink", "Emit", "Request"]
+__all__ = ["ChunkSink", "Emit"]
 
 Emit = Callable[[Sequence[Result]], None]
 
 _LATER_HEAD: Final = pack_result_head(ResultHead(headers=[STREAM_HEADER]))
-
-
-class Request(NamedTuple):
-    """One job, ready for the handler."""
-
-    item: WorkItem
-    head: JobHead
-    row: Row
-    processor: RequestProcessor
 
 
 class ChunkSink:
@@ -39,9 +29,15 @@ class ChunkSink:
         requests: The requests of the call, in their order.
         emit: Sends rows to the broker at once; None: parts are kept for ``kept``.
         max_bytes: Largest part.
+
+    Attributes:
+        is_streaming: Parts were sent.
+        has_kept: ``kept`` has parts.
     """
 
-    def __init__(self, requests: Sequence[Request], emit: Emit | None, *, max_bytes: int) -> None:
+    __slots__ = ("_emit", "_is_closed", "_kept", "_lock", "_max_bytes", "_requests", "has_kept", "is_streaming")
+
+    def __init__(self, requests: Requests, emit: Emit | None, *, max_bytes: int) -> None:
         self._requests = requests
         self._emit = emit
         self._max_bytes = max_bytes
@@ -49,6 +45,7 @@ class ChunkSink:
         self._lock = threading.Lock()
         self._is_closed = False
         self.is_streaming = False
+        self.has_kept = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ChunkSink:
         return self
@@ -68,8 +65,9 @@ class ChunkSink:
                 raise RuntimeError("a chunk came after the handler had returned")
             if self._emit is None:
                 self._kept.append(list(parts))
+                self.has_kept = True
                 return
-            rows = [self._row(request, part, code) for request, part in zip(self._requests, parts, strict=True)]
+            rows = [self._row(index, part, code) for index, part in enumerate(parts)]
             self.is_streaming = True
             self._emit(rows)
 
@@ -82,12 +80,15 @@ class ChunkSink:
         """Return the parts of request ``index`` that still have to be sent."""
         return [parts[index] for parts in self._kept]
 
-    def _row(self, request: Request, part: Any, code: int) -> Result:
+    def _row(self, index: int, part: Any, code: int) -> Result:
+        requests = self._requests
         first = not self.is_streaming
-        made = make_result(request.item.item_id, request.head, part, request.processor, stream=first)
+        is_typed = requests.readings[index].is_typed
+        processor = requests.processor(index)
+        made = make_result(requests.items[index], part, processor, is_typed=is_typed, stream=first)
         if len(made.body) > self._max_bytes:
             raise ValueError(f"a chunk of {len(made.body)} bytes; max_response_size is {self._max_bytes}")
-        if not first and not request.head.typed:
+        if not first and not is_typed:
             return made._replace(head=_LATER_HEAD)
         # As for whole answers the handler's own status comes first; the call's code is nearly always 200.
         return made._replace(status=code) if made.status == 200 and 100 <= code <= 999 else made

@@ -9,6 +9,9 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any, Final
 
+from zts.workers.metrics import Metrics
+from zts.workers.requests import RequestProcessor, Requests
+
 if TYPE_CHECKING:
     from zts.workers.chunks import ChunkSink
 
@@ -19,63 +22,6 @@ SERVER_NAME: Final = "MMS"
 SERVER_VERSION: Final = "0.12.0"
 
 _CONTENT_TYPE: Final = "content-type"
-
-
-class RequestProcessor:
-    """One request's headers, and what the handler wants in the answer's head.
-
-    Args:
-        request_header: Header map as handlers see it: names with the client's spelling, values strings, and one
-            ``{"<parameter>": {"content-type": …}}`` entry for each parameter of the row.
-    """
-
-    __slots__ = ("_request_header", "reason_phrase", "response_header", "status_code")
-
-    def __init__(self, request_header: dict[str, Any]) -> None:
-        self._request_header = request_header
-        self.status_code: int = 200
-        self.reason_phrase: str | None = None
-        self.response_header: dict[str, Any] = {}
-
-    def get_request_property(self, key: str) -> Any:
-        """Return the request header ``key`` (case-sensitive), or None."""
-        return self._request_header.get(key)
-
-    def get_request_properties(self) -> dict[str, Any]:
-        """Return all request headers."""
-        return self._request_header
-
-    def report_status(self, code: int, reason_phrase: str | None = None) -> None:
-        """Answer with status ``code`` and this reason phrase."""
-        self.status_code = code
-        self.reason_phrase = reason_phrase
-
-    def get_response_status_code(self) -> int:
-        """Return the status that the answer will have."""
-        return self.status_code
-
-    def get_response_status_phrase(self) -> str | None:
-        """Return the reason phrase, None when nobody set one."""
-        return self.reason_phrase
-
-    def add_response_property(self, key: str, value: Any) -> None:
-        """Answer with header ``key``; a value that is no string is sent as its ``str()``."""
-        self.response_header[key] = value
-
-    def get_response_headers(self) -> dict[str, Any]:
-        """Return the headers set so far."""
-        return self.response_header
-
-    def get_response_header(self, key: str) -> Any:
-        """Return one header set so far, or None."""
-        return self.response_header.get(key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RequestProcessor) and all(
-            getattr(self, name) == getattr(other, name) for name in RequestProcessor.__slots__
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class Context:
@@ -116,8 +62,9 @@ class Context:
             "server_version": mms_version,
             "limit_max_image_pixels": limit_max_image_pixels,
         }
-        self.request_ids: dict[int, str] | None = None
-        self.request_processor: list[RequestProcessor] = []
+        self._requests: Requests | None = None  # of the present batch; the next two come from it when asked for
+        self._request_ids: dict[int, str] | None = None
+        self._request_processor: list[RequestProcessor] | None = []
         self.metrics: Any = optional.get("metrics")
         self.model_yaml_config: dict[str, Any] = optional.get("model_yaml_config") or {}
         self.stopping_criteria: Any = None
@@ -126,16 +73,61 @@ class Context:
         self.header_key_sequence_start = "ts_request_sequence_start"
         self.header_key_sequence_end = "ts_request_sequence_end"
 
+    @property
+    def request_ids(self) -> dict[int, str] | None:
+        """Ids of the batch's requests by position; None while the model is loaded."""
+        if self._request_ids is None and self._requests is not None:
+            self._request_ids = self._requests.ids()
+        return self._request_ids
+
+    @request_ids.setter
+    def request_ids(self, request_ids: dict[int, str] | None) -> None:
+        self._request_ids = request_ids
+
+    @property
+    def request_processor(self) -> list[RequestProcessor]:
+        """One for each request of the batch."""
+        processors = self._request_processor
+        if processors is None:
+            processors = self._request_processor = [] if self._requests is None else self._requests.processors()
+        return processors
+
+    @request_processor.setter
+    def request_processor(self, processors: list[RequestProcessor]) -> None:
+        self._request_processor = processors
+
+    def _processor(self, idx: int) -> RequestProcessor:
+        if self._request_processor is None and self._requests is not None:
+            return self._requests.processor(idx)  # the others may never be asked for
+        return self.request_processor[idx]
+
+    def begin_call(self, requests: Requests, sink: ChunkSink | None = None) -> None:
+        """Make these the present batch's requests; nothing of the batch before remains.
+
+        Args:
+            requests: Tells ids and headers when they are asked for.
+            sink: Takes what the streaming call sends ahead.
+        """
+        self._requests = requests
+        self._request_ids = self._request_processor = None
+        self.cl_socket = sink
+        metrics = self.metrics
+        if isinstance(metrics, Metrics):
+            metrics.ask_request_ids(requests.ids)
+        elif metrics is not None:  # the handler put something else there
+            metrics.request_ids = requests.ids()
+
     def begin_batch(
         self, request_ids: dict[int, str], processors: list[RequestProcessor], sink: ChunkSink | None = None
     ) -> None:
-        """Make these the present batch's requests; nothing of the batch before remains.
+        """Do as ``begin_call`` does with ids and processors that are there already.
 
         Args:
             request_ids: By position in the batch.
             processors: One for each request.
             sink: Takes what the streaming call sends ahead.
         """
+        self._requests = None
         self.request_ids = request_ids
         self.request_processor = processors
         self.cl_socket = sink
@@ -161,27 +153,28 @@ class Context:
 
     def get_request_id(self, idx: int = 0) -> str | None:
         """Return the id of request ``idx`` of the batch; None while the model is loaded."""
-        return self.request_ids.get(idx) if self.request_ids else None
+        ids = self.request_ids
+        return ids.get(idx) if ids else None
 
     def get_request_header(self, idx: int, key: str) -> Any:
         """Return header ``key`` (case-sensitive) of request ``idx``, or None."""
-        return self.request_processor[idx].get_request_property(key)
+        return self._processor(idx).get_request_property(key)
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:
         """Return all headers of request ``idx``."""
-        return self.request_processor[idx].get_request_properties()
+        return self._processor(idx).get_request_properties()
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         """Answer request ``idx`` with this content type."""
-        self.request_processor[idx].add_response_property(_CONTENT_TYPE, value)
+        self._processor(idx).add_response_property(_CONTENT_TYPE, value)
 
     def get_response_content_type(self, idx: int) -> Any:
         """Return the content type set so far, or None."""
-        return self.request_processor[idx].get_response_header(_CONTENT_TYPE)
+        return self._processor(idx).get_response_header(_CONTENT_TYPE)
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         """Answer request ``idx`` with status ``code`` and reason ``phrase``."""
-        self.request_processor[idx].report_status(code, reason_phrase=phrase)
+        self._processor(idx).report_status(code, reason_phrase=phrase)
 
     def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
         """Answer every request of the batch with status ``code`` and reason ``phrase``."""
@@ -190,22 +183,26 @@ class Context:
 
     def get_response_status(self, idx: int) -> tuple[int, str | None]:
         """Return (code, phrase) of request ``idx``'s answer."""
-        processor = self.request_processor[idx]
+        processor = self._processor(idx)
         return processor.get_response_status_code(), processor.get_response_status_phrase()
 
     def set_response_header(self, idx: int, key: str, value: Any) -> None:
         """Answer request ``idx`` with header ``key``."""
-        self.request_processor[idx].add_response_property(key, value)
+        self._processor(idx).add_response_property(key, value)
 
     def get_response_headers(self, idx: int) -> dict[str, Any]:
         """Return the headers set so far for request ``idx``."""
-        return self.request_processor[idx].get_response_headers()
+        return self._processor(idx).get_response_headers()
 
     def get_sequence_id(self, idx: int) -> Any:
         """Return the id of the sequence that request ``idx`` belongs to, or None."""
         return self.get_request_header(idx, self.header_key_sequence_id)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Context) and self.__dict__ == other.__dict__
+        return isinstance(other, Context) and self._visible() == other._visible()
+
+    def _visible(self) -> dict[str, Any]:
+        asked = {"_request_ids": self.request_ids, "_request_processor": self.request_processor}
+        return {**self.__dict__, **asked, "_requests": None}
 
     __hash__ = None  # type: ignore[assignment]

@@ -73,6 +73,11 @@ class Inbox:
         self._queue.put(event)
         os.eventfd_write(self.fd, 1)
 
+    @property
+    def has_events(self) -> bool:
+        """Whether ``take`` has any, without a system call."""
+        return not self._queue.empty()
+
     def take(self) -> list[e.Event]:
         """Return all events, oldest first; without waiting."""
         with contextlib.suppress(BlockingIOError):

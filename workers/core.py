@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from zts.errors import Cancelled, DeadlineExceeded
@@ -25,8 +26,12 @@ HELLO_QUIET_S: Final = 0.5  # several REFUSED for messages sent before are answe
 _OUTCOME_ROWS: Final = 512
 _TRACEBACK_LINES: Final = 30
 
-# What waits in the window: a job and its deadline on this host's clock; None: it has none.
-Held: TypeAlias = tuple[float | None, WorkItem]
+Held: TypeAlias = WorkItem  # what waits in the window
+
+_second = itemgetter(1)  # the job of a dated one; the timeout of a job
+# Looked up once: they follow each other with every batch.
+_BUSY: Final = next_state(WorkerState.READY, WorkerEvent.BATCH_SENT)
+_READY_AGAIN: Final = next_state(WorkerState.BUSY, WorkerEvent.BATCH_DONE)
 
 _DEADLINE_HEAD = pack_result_head(ResultHead(error=DeadlineExceeded.code))
 _CANCELLED_HEAD = pack_result_head(ResultHead(error=Cancelled.code))
@@ -88,8 +93,15 @@ class ComputeCore:
         if self.state is WorkerState.DRAINING and (len(self._window) or (self._fenced and not self._running)):
             return float("-inf")  # run what is left, or leave
         fence_deadline = None if self._running else self._fence_deadline
-        due = [at for at in (self._hello_at, fence_deadline, self._window.next_deadline()) if at is not None]
-        return min(due) if due else None
+        at = self._window.next_deadline()
+        if fence_deadline is not None and (at is None or fence_deadline < at):
+            at = fence_deadline
+        return self._hello_at if self._hello_at is not None and (at is None or self._hello_at < at) else at
+
+    @property
+    def has_full_batch(self) -> bool:
+        """Whether a batch is waiting to which no job could be added."""
+        return len(self._window) >= self._batch_size
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state for tests and logs."""
@@ -161,22 +173,20 @@ class ComputeCore:
     def _on_items(self, event: e.ItemsArrived, now: float) -> list[e.Action]:
         if event.epoch != self._epoch:
             return [e.Count("items_of_other_epoch", len(event.items))]
-        add = self._window.add
-        for item in event.items:
-            add((now + item.timeout_ms / 1000 if item.timeout_ms else None, item), now)
+        self._window.extend(event.items, now)
         return []
 
     def _on_items_cancelled(self, event: e.ItemsCancelled, now: float) -> list[e.Action]:
         # The broker wants an answer for each all the same: its credit for this worker depends on it.
         unwanted = set(event.item_ids)
-        dropped = self._window.discard(lambda held: held[1].item_id in unwanted)
-        return self._answer(0, 0, [_cancelled(item) for _, item in dropped]) if dropped else []
+        dropped = self._window.discard(lambda item: item.item_id in unwanted)
+        return self._answer(0, 0, [_cancelled(item) for item in dropped]) if dropped else []
 
     def _on_batch_finished(self, event: e.BatchFinished, now: float) -> list[e.Action]:
         self._running -= 1
         self._window.learn(len(event.results), event.run_us / 1e6, now)
         if self.state is WorkerState.BUSY and not self._running:
-            self.state = next_state(self.state, WorkerEvent.BATCH_DONE)
+            self.state = _READY_AGAIN
         late, self._late = self._late, []
         stale = event.generation != self._generation if self._concurrent else self._running_is_stale
         if stale:
@@ -190,6 +200,8 @@ class ComputeCore:
         return [e.SendChunks(event.rows)]
 
     def _answer(self, run_us: int, batch_size: int, rows: Any) -> list[e.Action]:
+        if len(rows) <= _OUTCOME_ROWS and self._welcomed:
+            return [e.SendOutcomes(run_us, batch_size, rows)]
         outcomes = [e.SendOutcomes(run_us, batch_size, rows[:_OUTCOME_ROWS])]
         for start in range(_OUTCOME_ROWS, len(rows), _OUTCOME_ROWS):
             outcomes.append(e.SendOutcomes(0, 0, rows[start : start + _OUTCOME_ROWS]))
@@ -200,20 +212,31 @@ class ComputeCore:
 
     def _form_batch(self, now: float) -> list[e.Action]:
         window, size = self._window, self._batch_size
-        live: list[WorkItem] = []
-        while len(live) < size and len(window):
-            for deadline, item in window.take(size - len(live)):
-                if deadline is not None and now >= deadline:
-                    self._late.append(_expired(item))
-                else:
-                    live.append(item)
+        live = self._unexpired(window.take_dated(size), now)
+        while len(live) < size and len(window):  # there are others for the places of those that are expired
+            live += self._unexpired(window.take_dated(size - len(live)), now)
         if live:
             self._running += 1
             if self.state is WorkerState.READY:
-                self.state = next_state(self.state, WorkerEvent.BATCH_SENT)
+                self.state = _BUSY
             return [e.RunBatch(live, self._generation)]
         late, self._late = self._late, []
         return self._answer(0, 0, late)
+
+    def _unexpired(self, held: list[tuple[float, WorkItem]], now: float) -> list[WorkItem]:
+        """Return the jobs that may run; the others are answered with the next batch."""
+        items = list(map(_second, held))
+        waited_ms = (now - held[0][0]) * 1000  # the longest of all: they came in this order
+        shortest_ms = min(map(_second, items))
+        if shortest_ms > waited_ms or (not shortest_ms and not any(map(_second, items))):
+            return items
+        live: list[WorkItem] = []
+        for at, item in held:
+            if item.timeout_ms and now >= at + item.timeout_ms / 1000:
+                self._late.append(_expired(item))
+            else:
+                live.append(item)
+        return live
 
     # ------------------------------------------------------------ leaving
 

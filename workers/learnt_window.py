@@ -24,7 +24,9 @@ _GUESSED_SHARE: Final = 0.5  # of the shortest run time is taken for the fixed c
 _LEAST_FIXED_S: Final = 0.000_2
 _LEAST_PART: Final = 0.05  # of a batch's run time that the fixed cost must be: less is lost in the noise
 _WEIGHT: Final = 0.1  # of the newest run in its size's mean
+_SETTLED_RUNS: Final = 9  # before, all runs weigh the same
 _OUTLIER: Final = 3.0  # times the mean: a longer run counts as this long
+_REFIT_EVERY: Final = 8  # runs of a size class: by then a mean has moved by half of what it will
 _TRUST_WEIGHT: Final = 0.25  # of the newest wait in the balance
 # A trial at each such chance to wait. Odd, as twice it and one are: of two groups of clients that take turns, each is
 # tried in its turn.
@@ -54,19 +56,26 @@ class RunTimes:
         self.each_s = 0.0
         self.shortest_s = 0.0
 
-    def observe(self, size: int, run_s: float) -> None:
-        """Take in one run; the very first is dropped, for it warms caches and compiles."""
+    def observe(self, size: int, run_s: float) -> bool:
+        """Take in one run; return whether the line has moved.
+
+        The very first run is dropped, for it warms caches and compiles.
+        """
         if not self._is_warm:
             self._is_warm = True
-            return
-        run_s = max(run_s, 1e-6)
+            return False
+        if run_s < 1e-6:
+            run_s = 1e-6
         index = size.bit_length()
         runs, mean_size, mean_s = self._classes.get(index, (0, 0.0, 0.0))
         if runs >= 3:
             run_s = min(run_s, _OUTLIER * mean_s)
-        weight = max(_WEIGHT, 1 / (runs + 1))
+        weight = _WEIGHT if runs >= _SETTLED_RUNS else 1 / (runs + 1)
         self._classes[index] = (runs + 1, mean_size + weight * (size - mean_size), mean_s + weight * (run_s - mean_s))
+        if runs >= _REFIT_EVERY and runs % _REFIT_EVERY:
+            return False
         self._fit()
+        return True
 
     def expected_s(self, size: int) -> float:
         """Return the expected run time of a batch of ``size`` jobs."""
@@ -121,6 +130,7 @@ class LearntWindow(BatchWindow[T], Generic[T]):
         "_finished_at",
         "_is_fresh",
         "_leave_at",
+        "_longest_wait_s",
         "_now",
         "_trial_every",
         "_wait_from",
@@ -131,6 +141,7 @@ class LearntWindow(BatchWindow[T], Generic[T]):
         super().__init__(max_batch_size=max_batch_size, max_batch_delay_s=None)
         self.run_times = RunTimes()
         self._now = self._finished_at = self._leave_at = float("-inf")
+        self._longest_wait_s = 0.0
         self._answered = 0  # jobs of the last batch
         self._enough = max_batch_size  # so many were in flight at the last batch's end, or are a full batch
         self._is_fresh = False  # a batch ended, and what came meanwhile was not looked at yet
@@ -143,17 +154,18 @@ class LearntWindow(BatchWindow[T], Generic[T]):
     @property
     def longest_wait_s(self) -> float:
         """How long after a batch's end a job may be held: below every run time seen; 0 if a wait cannot pay."""
-        fixed_s = self._fixed_s()
-        return min(_SHARE * fixed_s, LONGEST_WAIT_S) if fixed_s >= _LEAST_FIXED_S else 0.0
+        return self._longest_wait_s
 
     def learn(self, size: int, run_s: float, now: float) -> None:
         """Note that a batch of ``size`` jobs ended at ``now`` after ``run_s`` seconds."""
         if size < 1:
             return
-        self.run_times.observe(size, run_s)
+        if self.run_times.observe(size, run_s):
+            fixed_s = self._fixed_s()
+            self._longest_wait_s = min(_SHARE * fixed_s, LONGEST_WAIT_S) if fixed_s >= _LEAST_FIXED_S else 0.0
         self._finished_at = now
         self._answered = size
-        self._is_fresh = self.longest_wait_s > 0
+        self._is_fresh = self._longest_wait_s > 0
 
     def settle(self, now: float) -> None:
         """Decide anew how long to wait: all that came up to ``now`` has been added."""
@@ -167,7 +179,7 @@ class LearntWindow(BatchWindow[T], Generic[T]):
         if not count:
             return
         missing = self._enough - count
-        closes_at = self._finished_at + self.longest_wait_s
+        closes_at = self._finished_at + self._longest_wait_s
         if missing <= 0 or now >= closes_at or (self._wait_from is None and not self._may_wait(missing)):
             self._leave_at = float("-inf")
             return
@@ -192,12 +204,12 @@ class LearntWindow(BatchWindow[T], Generic[T]):
             return self._held[0][0]
         return max(self._leave_at, self._held[0][0])
 
-    def take(self, limit: int | None = None) -> list[T]:
-        """Remove and return the oldest jobs, at most ``limit`` and never more than one batch; due or not."""
+    def take_dated(self, limit: int | None = None) -> list[tuple[float, T]]:
+        """Remove and return the oldest jobs, each behind the moment when it came; due or not."""
         if self._wait_from is not None:
             self._weigh(self._wait_from)
         self._end_wait()
-        return super().take(limit)
+        return super().take_dated(limit)
 
     def clear(self) -> list[T]:
         """Remove and return all jobs, oldest first."""

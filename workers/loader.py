@@ -29,9 +29,9 @@ from zts.workers.context import SERVER_VERSION, Context
 from zts.workers.entry_points import HandlerName, find_class, find_function, import_handler, parse_handler
 from zts.workers.envelopes import wrapped
 from zts.workers.metric_output import MetricOutput
-from zts.workers.metrics import Metrics, measured
+from zts.workers.metrics import Metrics
 from zts.workers.options import WorkerOptions
-from zts.workers.service import EntryPoint, Service
+from zts.workers.service import EntryPoint, Service, measured
 
 __all__ = ["LoadError", "load_service"]
 

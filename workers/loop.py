@@ -6,24 +6,21 @@ the data socket, and libzmq's own thread fills it: the next batch is here when t
 
 from __future__ import annotations
 
-import contextlib
-import math
-import select
+import gc
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import zmq
-
 from zts.clock import monotonic
 from zts.errors import RemoteProtocolError, ZtsError
 from zts.wire import codec
 from zts.wire import messages as m
-from zts.wire.frames import MAX_EXTRA_FRAMES, Role
+from zts.wire.frames import Role
 from zts.workers import events as e
 from zts.workers.control import Board, Inbox, say
 from zts.workers.core import ComputeCore
+from zts.workers.data_socket import DataSocket
 from zts.workers.learnt_window import window_for
 from zts.workers.options import WorkerOptions
 from zts.workers.runner import Service, checked, run_batch
@@ -31,8 +28,6 @@ from zts.workers.runner import Service, checked, run_batch
 __all__ = ["ComputeLoop"]
 
 _MAX_DRAINED: Final = 1000  # messages of one wake-up; the broker's credit bounds them long before
-_LINGER_MS: Final = 2000
-_FINE_WAIT_S: Final = 0.020  # shorter waits are timed more finely than a poll can
 
 
 class ComputeLoop:
@@ -61,7 +56,7 @@ class ComputeLoop:
         )
         self._todo: deque[e.Action] = deque()
         self._exit_code: int | None = None
-        self._socket: zmq.Socket[bytes] | None = None
+        self._socket: DataSocket | None = None
         self.counters: Counter[str] = Counter()
 
     def run(self, load: Callable[[WorkerOptions], Service]) -> int:
@@ -71,21 +66,18 @@ class ComputeLoop:
         """
         service = self._load(load)
         if service is None:
-            self._do_all(None, None)
+            self._do_all(None)
             return self._exit_code or 0
-        context = zmq.Context()
-        socket = context.socket(zmq.DEALER)
-        socket.sndhwm = socket.rcvhwm = 0
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
-        self._socket = socket
-        socket.linger = 0  # of a process that dies of its handler nobody waits for anything
+        # What the model and its libraries made stays: no collection needs to look at it again.
+        gc.collect()
+        gc.freeze()
+        self._socket = socket = DataSocket(self._options.worker_endpoint, self._inbox.fd)
+        is_done = False
         try:
-            socket.connect(self._options.worker_endpoint)
             code = self._serve(service, socket)
-            socket.linger = _LINGER_MS
+            is_done = True
         finally:
-            socket.close()
-            context.term()
+            socket.close(flush=is_done)
         try:
             service.close()
         except Exception:
@@ -114,57 +106,32 @@ class ComputeLoop:
 
     # ------------------------------------------------------------ serving
 
-    def _serve(self, service: Service, socket: zmq.Socket[bytes]) -> int:
-        core, inbox = self._core, self._inbox
-        poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(inbox.fd, zmq.POLLIN)
+    def _serve(self, service: Service, socket: DataSocket) -> int:
+        core, inbox, todo = self._core, self._inbox, self._todo
         tick = e.TickEnded()
-        self._do_all(service, socket)
+        self._do_all(service)
         while self._exit_code is None:
-            ready = self._wait(poller, socket)
+            socket.wait(core.next_deadline())
             now = monotonic()
-            if inbox.fd in ready:
+            if inbox.has_events:
                 for event in inbox.take():
-                    self._todo += core.handle(event, now)
-            if socket in ready:
-                for event in self._receive(socket):
-                    self._todo += core.handle(event, now)
-            self._todo += core.handle(tick, now)
-            self._do_all(service, socket)
-        return self._exit_code
-
-    def _wait(self, poller: zmq.Poller, socket: zmq.Socket[bytes]) -> dict[Any, int]:
-        """Wait for a message or the core's next deadline, and return what is ready."""
-        deadline = self._core.next_deadline()
-        if deadline is None:
-            return dict(poller.poll())
-        wait_s = deadline - monotonic()
-        if 0 < wait_s < _FINE_WAIT_S and not int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            # A poll counts whole milliseconds; a window may be open for less. The descriptor only tells of a change,
-            # hence the question for what is there already.
-            with contextlib.suppress(ValueError):  # a descriptor above 1023: poll then, up to a millisecond too long
-                select.select([socket.fileno(), self._inbox.fd], [], [], wait_s)
-                return dict(poller.poll(0))
-        return dict(poller.poll(max(0, math.ceil(max(-1.0, wait_s) * 1000))))
-
-    def _receive(self, socket: zmq.Socket[bytes]) -> list[e.Event]:
-        events: list[e.Event] = []
-        with contextlib.suppress(zmq.Again):
+                    todo += core.handle(event, now)
             for _ in range(_MAX_DRAINED):
-                frames: list[m.Body] = [socket.recv(zmq.NOBLOCK)]
-                while socket.rcvmore:
-                    # Frames behind the header are large bodies: views into ZeroMQ's own memory, no copy.
-                    frame = socket.recv(copy=False)
-                    if len(frames) <= MAX_EXTRA_FRAMES:
-                        frames.append(frame.buffer)
+                frames = socket.receive()
+                if frames is None:
+                    break
                 try:
-                    events.append(_data_event(codec.decode(frames)))
+                    todo += core.handle(_data_event(codec.decode(frames)), now)
                 except RemoteProtocolError as exc:
                     self._count("bad_messages", 1, str(exc))
-        return events
+                # What slept until now runs a full batch at once; what was busy first hears all that came meanwhile.
+                if socket.was_woken and core.has_full_batch:
+                    break
+            todo += core.handle(tick, now)
+            self._do_all(service)
+        return self._exit_code
 
-    def _do_all(self, service: Service | None, socket: zmq.Socket[bytes] | None) -> None:
+    def _do_all(self, service: Service | None) -> None:
         todo = self._todo
         while todo:
             action = todo.popleft()
@@ -175,18 +142,32 @@ class ComputeLoop:
                     continue
                 finished = self._run_batch(service, action)
                 todo.extend(self._core.handle(finished, monotonic()))
-            elif isinstance(action, e.SendChunks):
-                self._emit(action.rows)
-            elif isinstance(action, e.ReportState):
-                self._control.put(e.StateReported(action.event, action.reason, action.detail))
-            elif isinstance(action, e.Count):
-                self._count(action.name, action.by, "")
-            elif isinstance(action, e.Exit):
-                self._exit_code = action.code
-                if action.reason:
-                    say(action.reason)
-            elif socket is not None:
-                self._send(socket, action)
+            elif isinstance(action, e.SendOutcomes):
+                options = self._options
+                self._send(m.Outcomes(options.worker_id, options.epoch, action.run_us, action.batch_size, action.rows))
+            else:
+                self._do_rarer(action)
+
+    def _do_rarer(self, action: e.Action) -> None:
+        options = self._options
+        if isinstance(action, e.SendChunks):
+            self._emit(action.rows)
+        elif isinstance(action, e.ReportState):
+            self._control.put(e.StateReported(action.event, action.reason, action.detail))
+        elif isinstance(action, e.Count):
+            self._count(action.name, action.by, "")
+        elif isinstance(action, e.Exit):
+            self._exit_code = action.code
+            if action.reason:
+                say(action.reason)
+        elif isinstance(action, e.SayHello):
+            spec = options.spec
+            info = {"model": spec.name, "version": spec.version, "batch_size": spec.batch_size}
+            self._send(m.Hello(Role.WORKER, options.worker_id, options.epoch, info))
+        elif isinstance(action, e.SendGoodbye):
+            self._send(m.Goodbye(options.worker_id, options.epoch, action.reason))
+        else:
+            raise TypeError(f"{type(action).__name__} is not for the compute loop")
 
     def _run_batch(self, service: Service, action: e.RunBatch) -> e.BatchFinished:
         board = self._board
@@ -211,27 +192,11 @@ class ComputeLoop:
 
     def _emit(self, rows: Sequence[m.Result]) -> None:
         """Send parts of answers now; called by the handler's thread, which is this one."""
-        frames = codec.encode(m.Chunks(self._options.worker_id, self._options.epoch, rows))
-        if self._socket is not None:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames) == 1)
+        self._send(m.Chunks(self._options.worker_id, self._options.epoch, rows))
 
-    def _send(self, socket: zmq.Socket[bytes], action: e.Action) -> None:
-        options = self._options
-        message: m.Message
-        if isinstance(action, e.SendOutcomes):
-            message = m.Outcomes(options.worker_id, options.epoch, action.run_us, action.batch_size, action.rows)
-        elif isinstance(action, e.SayHello):
-            spec = options.spec
-            info = {"model": spec.name, "version": spec.version, "batch_size": spec.batch_size}
-            message = m.Hello(Role.WORKER, options.worker_id, options.epoch, info)
-        elif isinstance(action, e.SendGoodbye):
-            message = m.Goodbye(options.worker_id, options.epoch, action.reason)
-        else:
-            raise TypeError(f"{type(action).__name__} is not for the compute loop")
-        frames = codec.encode(message)
-        try:
-            socket.send_multipart(frames, zmq.NOBLOCK, copy=len(frames) == 1)
-        except zmq.Again:
+    def _send(self, message: m.Message) -> None:
+        socket = self._socket
+        if socket is not None and not socket.send(codec.encode(message)):
             # Not with this socket's unbounded queue; the broker's run budget would notice.
             self._count("unsent_messages", 1, type(message).__name__)
 

@@ -25,7 +25,6 @@ __all__ = [
     "MetricsCacheTypeError",
     "MetricsCacheValueError",
     "Output",
-    "measured",
 ]
 
 log = logging.getLogger("zts.worker")
@@ -139,7 +138,7 @@ class Metrics:
 
     Args:
         model_name: Value of the dimension ``ModelName`` that every metric gets.
-        request_ids: Ids of the present batch; ``Context.begin_batch`` keeps them current.
+        request_ids: Ids of the present batch; the context keeps them current.
         output: Takes lines without line ends, several at once; without it values are checked and go nowhere.
         defined: The metrics of metrics.yaml, each ``[name, type, unit, [dimension, …]]``.
 
@@ -156,7 +155,7 @@ class Metrics:
         defined: Iterable[Sequence[Any]] = (),
     ) -> None:
         self.model_name = model_name
-        self.request_ids: Mapping[int, str] | None = request_ids
+        self._request_ids: Mapping[int, str] | Callable[[], Mapping[int, str]] | None = request_ids
         self.store: list[Any] = []  # older handlers look at it; it was always empty
         self.cache: dict[MetricTypes, dict[str, Metric]] = {}
         self._output = output
@@ -164,11 +163,24 @@ class Metrics:
         self._waiting: list[str] = []
         self._is_in_batch = False
         self._lines_left, self._refilled_at = _BURST_LINES, 0.0
+        self._quiet_until = 0.0  # no automatic line before; 0: there may be one
         self._thinned = frozenset(_AUTOMATIC)
         for name, kind, unit, dimensions in defined:
             self.add_metric_to_cache(name, unit, dimensions, MetricTypes(kind))
             if kind != MetricTypes.GAUGE.value:
                 self._thinned -= {name}  # its lines are counted
+
+    @property
+    def request_ids(self) -> Mapping[int, str] | None:
+        """Ids of the present batch by position."""
+        ids = self._request_ids
+        if callable(ids):
+            ids = self._request_ids = ids()
+        return ids
+
+    @request_ids.setter
+    def request_ids(self, request_ids: Mapping[int, str] | None) -> None:
+        self._request_ids = request_ids
 
     # ------------------------------------------------------------ what handlers call
 
@@ -275,6 +287,10 @@ class Metrics:
 
     # ------------------------------------------------------------ what the worker calls
 
+    def ask_request_ids(self, ask: Callable[[], Mapping[int, str]]) -> None:
+        """Let ``ask`` tell the ids of the present batch if a measurement needs them."""
+        self._request_ids = ask
+
     def loaded(self, worker: str, took_s: float) -> None:
         """Report how long the start of this process and the loading of its model took."""
         pairs = (("WorkerName", worker), ("Level", "Host"))
@@ -286,10 +302,12 @@ class Metrics:
 
     def end_batch(self, prediction_s: float | None) -> None:
         """Pass on the batch's lines; ``prediction_s`` is how long the entry point took if it returned."""
-        if prediction_s is not None:
+        # Under load it is nearly always left out: no more is done for it then than to look at the clock.
+        if prediction_s is not None and (not self._quiet_until or monotonic() >= self._quiet_until):
             self.add_time("PredictionTime", round(prediction_s * 1000, 2))
         self._is_in_batch = False
-        self._flush()
+        if self._waiting:
+            self._flush()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Metrics:
         # A copied context has request ids of its own, and the worker's metrics.
@@ -308,6 +326,8 @@ class Metrics:
         dimensions: Sequence[Dimension] | None,
         metric_type: MetricTypes,
     ) -> None:
+        if name in self._thinned and name in self.cache.get(metric_type, ()) and not self._may_print():
+            return
         labels = _labels(dimensions, ("ModelName", self.model_name), ("Level", "Model"))
         self._update(name, value, unit, self._request_id(idx), labels, metric_type)
 
@@ -317,8 +337,6 @@ class Metrics:
         metric = self.cache.get(metric_type, {}).get(name)
         if metric is None:
             metric = self.add_metric_to_cache(name, unit, list(labels), metric_type)
-        if name in self._thinned and not self._may_print():
-            return
         names = metric.dimension_names
         # By name where the names are the defined ones, else by position, as TorchServe does it.
         if labels.keys() == set(names):
@@ -331,6 +349,8 @@ class Metrics:
         left = min(_BURST_LINES, self._lines_left + (now - self._refilled_at) * _LINES_PER_S)
         self._refilled_at = now
         self._lines_left = left - 1 if left >= 1 else left
+        if self._lines_left < 1 and self._thinned.issuperset(_AUTOMATIC):
+            self._quiet_until = now + (1 - self._lines_left) / _LINES_PER_S
         return left >= 1
 
     def _emit(self, measurement: Measurement) -> None:
@@ -350,26 +370,6 @@ class Metrics:
         if not ids:
             return ""
         return ",".join(ids.values()) if idx is None else ids.get(idx, "")
-
-
-def measured(entry_point: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Return an entry point that records ``PredictionTime`` of each call that returns, and prints a call's lines."""
-
-    def call(rows: Any, context: Any) -> Any:
-        metrics = context.metrics
-        if not isinstance(metrics, Metrics):  # the handler put something else there
-            return entry_point(rows, context)
-        metrics.begin_batch()
-        took_s: float | None = None
-        started = monotonic()
-        try:
-            output = entry_point(rows, context)
-            took_s = monotonic() - started
-            return output
-        finally:
-            metrics.end_batch(took_s)
-
-    return call
 
 
 def _labels(dimensions: Sequence[Dimension] | None, *added: tuple[str, str]) -> dict[str, Any]:

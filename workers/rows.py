@@ -12,9 +12,9 @@ from typing import Any
 from zts.errors import RemoteProtocolError
 from zts.wire.heads import BODY, PARTS, VALUE, JobHead, unpack_parts
 from zts.wire.messages import Body
-from zts.wire.values import decode_value
+from zts.wire.values import BYTES, decode_value
 
-__all__ = ["Row", "make_row"]
+__all__ = ["Row", "headers_of", "is_plain", "make_row", "row_of"]
 
 log = logging.getLogger("zts.worker")
 
@@ -24,7 +24,20 @@ _JSON = "application/json"
 
 
 def make_row(head: JobHead, body: Body, *, decode: bool = True) -> tuple[Row, dict[str, Any]]:
-    """Return the handler's row and its header map.
+    """Return the handler's row and its header map: ``row_of`` and ``headers_of``."""
+    return row_of(head, body, decode=decode), headers_of(head, body, decode=decode)
+
+
+def is_plain(head: JobHead, *, decode: bool = True) -> bool:
+    """Return whether ``row_of`` gives ``{"body": bytearray(body)}`` for such a head, whatever the body is."""
+    if head.kind == BODY:
+        content_type = head.content_type
+        return not decode or not (content_type == _JSON or content_type.startswith("text"))
+    return head.kind == VALUE and head.encoding == BYTES
+
+
+def row_of(head: JobHead, body: Body, *, decode: bool = True) -> Row:
+    """Return the handler's row: ``{"body": …}``, or a key for each form field.
 
     Args:
         head: How the job is to be read.
@@ -32,33 +45,37 @@ def make_row(head: JobHead, body: Body, *, decode: bool = True) -> tuple[Row, di
         decode: Whether JSON and text become values; otherwise every value is a bytearray
             (``decode_input_request``).
 
-    Returns:
-        The row (``{"body": …}``, or a key for each form field) and the headers: the client's spelling, the last
-        of a repeated one, and ``{"<key of the row>": {"content-type": …}}`` unless a header has that name.
-
     Raises:
         RemoteProtocolError: If the body is not what the head says.
     """
     if head.kind == BODY:
-        content_type = head.content_type
-        headers: dict[str, Any] = {"body": {"content-type": content_type}}
-        headers.update(head.headers)
-        if content_type and decode:
-            return {"body": _decoded(content_type, body)}, headers
-        if not len(body) and headers and not head.typed:
-            _add_length_zero(headers)
-        return {"body": bytearray(body)}, headers
+        return {"body": _decoded(head.content_type, body) if decode else bytearray(body)}
     if head.kind == VALUE:
-        return {"body": _typed(head, body)}, {"body": {"content-type": head.content_type}, **dict(head.headers)}
+        return {"body": _typed(head, body)}
     if head.kind == PARTS:
-        row: Row = {}
-        headers = {}
-        for name, content_type, value in unpack_parts(body):
-            row[name] = _decoded(content_type, value) if decode else bytearray(value)
-            headers[name] = {"content-type": content_type}
-        headers.update(head.headers)
-        return row, headers
+        return {
+            name: _decoded(content_type, value) if decode else bytearray(value)
+            for name, content_type, value in unpack_parts(body)
+        }
     raise RemoteProtocolError(f"a job of unknown kind {head.kind[:20]!r}")
+
+
+def headers_of(head: JobHead, body: Body, *, decode: bool = True) -> dict[str, Any]:
+    """Return the handler's header map of a job that ``row_of`` could read.
+
+    Returns:
+        The headers: the client's spelling, the last of a repeated one, and
+        ``{"<key of the row>": {"content-type": …}}`` unless a header has that name.
+    """
+    headers: dict[str, Any]
+    if head.kind == PARTS:
+        headers = {name: {"content-type": content_type} for name, content_type, _ in unpack_parts(body)}
+    else:
+        headers = {"body": {"content-type": head.content_type}}
+    headers.update(head.headers)
+    if head.kind == BODY and not (head.content_type and decode) and not len(body) and not head.typed:
+        _add_length_zero(headers)
+    return headers
 
 
 def _decoded(content_type: str, body: Body) -> Any:

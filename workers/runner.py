@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 from zts.clock import monotonic
@@ -20,7 +21,7 @@ from zts.workers.events import BatchFinished
 __all__ = ["Emit", "Service", "checked", "run_batch"]
 
 _UNSENDABLE_STATUS: Final = 500
-
+_first: Final = itemgetter(0)
 
 Emit = Callable[[Sequence[Result]], None]
 
@@ -71,19 +72,29 @@ def checked(items: Sequence[WorkItem], results: Sequence[Result]) -> Sequence[Re
     """Return one result for each item, in order: those that cannot travel are replaced by an error."""
     if len(results) != len(items):
         results = _all(items, BatchMismatch("number of batch response mismatched"))
-    repaired: list[Result] | None = None
-    for index, (item, result) in enumerate(zip(items, results, strict=True)):
-        if (
-            result[0] == item[0]
-            and len(result[3]) <= MAX_BODY_BYTES
-            and len(result[2]) <= MAX_HEAD_BYTES
-            and 100 <= result[1] <= 999
-        ):
-            continue
-        if repaired is None:
-            repaired = list(results)
-        repaired[index] = _repaired(item, result)
-    return results if repaired is None else repaired
+    # All at once, as in most batches nothing is wrong.
+    ids, statuses, heads, bodies = zip(*results, strict=True)
+    if (
+        ids == tuple(map(_first, items))
+        and max(map(len, bodies)) <= MAX_BODY_BYTES
+        and max(map(len, heads)) <= MAX_HEAD_BYTES
+        and min(statuses) >= 100
+        and max(statuses) <= 999
+    ):
+        return results
+    return [
+        result if _may_travel(item, result) else _repaired(item, result)
+        for item, result in zip(items, results, strict=True)
+    ]
+
+
+def _may_travel(item: WorkItem, result: Result) -> bool:
+    return (
+        result.item_id == item.item_id
+        and len(result.body) <= MAX_BODY_BYTES
+        and len(result.head) <= MAX_HEAD_BYTES
+        and 100 <= result.status <= 999
+    )
 
 
 def _repaired(item: WorkItem, result: Result) -> Result:

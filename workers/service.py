@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Final
 
+from zts.clock import monotonic
 from zts.errors import ServerError, ZtsError
-from zts.wire.heads import JobHead, unpack_job_head
+from zts.wire.heads import JobHead, JobHeadReader, request_id_of, unpack_job_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers.answers import (
     PredictionException,
@@ -18,15 +20,21 @@ from zts.workers.answers import (
     failure_result,
     make_result,
     output_problem,
+    plain_results,
 )
-from zts.workers.chunks import ChunkSink, Emit, Request
-from zts.workers.context import Context, RequestProcessor
+from zts.workers.chunks import ChunkSink, Emit
+from zts.workers.context import Context
+from zts.workers.metrics import Metrics
 from zts.workers.options import WorkerOptions
-from zts.workers.rows import Row, make_row
+from zts.workers.requests import Reading, RequestProcessor, Requests
+from zts.workers.rows import Row, is_plain, row_of
 
-__all__ = ["EntryPoint", "Service", "in_order"]
+__all__ = ["EntryPoint", "Service", "in_order", "measured"]
 
 log = logging.getLogger("zts.worker")
+
+_head_of: Final = itemgetter(2)  # of a WorkItem
+_is_typed: Final = itemgetter(2)  # of a Reading
 
 EntryPoint = Callable[[list[Row] | None, Context], Any]
 
@@ -62,6 +70,7 @@ class Service:
         self._handler = handler
         self._runner: asyncio.Runner | None = None
         self._was_hinted = False
+        self._reader = JobHeadReader(self._reading_of)
 
     def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
         """Run the handler once on ``items`` and return one result for each, in their order.
@@ -73,10 +82,10 @@ class Service:
             emit: Takes parts of streamed answers as they come, each time one row for every job that could be read;
                 None: they are joined with the last part.
         """
-        requests, refused = self._read(items)
+        requests, rows, refused = self._read(items)
         if not refused:
-            return self._call(requests, emit)
-        return in_order(items, refused, self._call(requests, emit) if requests else [])
+            return self._call(requests, rows, emit)
+        return in_order(items, refused, self._call(requests, rows, emit) if rows else [])
 
     def close(self) -> None:
         """Tell the handler that no more batches come, if it has a ``close`` method. Never raises."""
@@ -91,49 +100,67 @@ class Service:
             self._runner.close()
             self._runner = None
 
-    def _read(self, items: Sequence[WorkItem]) -> tuple[list[Request], list[Result]]:
-        """Return the readable jobs as requests and an error for each of the others."""
-        requests: list[Request] = []
+    def _reading_of(self, head: JobHead) -> Reading:
+        return Reading(head, is_plain(head, decode=self._decode), head.typed)
+
+    def _read(self, items: Sequence[WorkItem]) -> tuple[Requests, list[Row], list[Result]]:
+        """Return the readable jobs, their rows and an error for each of the others."""
+        try:
+            readings = self._reader.read_all(map(_head_of, items))
+            rows = [
+                {"body": bytearray(item[3])} if reading[1] else self._row_of(reading[0], item)
+                for item, reading in zip(items, readings, strict=True)
+            ]
+        except Exception:  # whatever it is, it is the fault of one job, and not of the others
+            return self._read_each(items)
+        return Requests(items, readings, decode=self._decode), rows, []
+
+    def _read_each(self, items: Sequence[WorkItem]) -> tuple[Requests, list[Row], list[Result]]:
+        good: list[WorkItem] = []
+        readings: list[Reading] = []
+        rows: list[Row] = []
         refused: list[Result] = []
         for item in items:
             try:
-                head = unpack_job_head(item.head)
-                row, headers = make_row(head, item.body, decode=self._decode)
+                reading = self._reading_of(unpack_job_head(item.head))
+                row = self._row_of(reading.head, item)
             except ZtsError as exc:
                 refused.append(error_result(item.item_id, exc))
             except Exception as exc:
                 log.exception("job %s cannot be read", item.item_id)
                 refused.append(failure_result(item.item_id, exc))
             else:
-                if not row and not self._was_hinted:
-                    self._hint_at_empty_form(head)
-                requests.append(Request(item, head, row, RequestProcessor(headers)))
-        return requests, refused
+                good.append(item)
+                readings.append(reading)
+                rows.append(row)
+        return Requests(good, readings, decode=self._decode), rows, refused
 
-    def _hint_at_empty_form(self, head: JobHead) -> None:
+    def _row_of(self, head: JobHead, item: WorkItem) -> Row:
+        row = row_of(head, item.body, decode=self._decode)
+        if not row and not self._was_hinted:
+            self._hint_at_empty_form(item)
+        return row
+
+    def _hint_at_empty_form(self, item: WorkItem) -> None:
         self._was_hinted = True
         log.warning(
             "request %s: its body is a form without fields, so the handler gets an empty row. curl's -d sends a form "
             "unless it is told another content type: -H 'Content-Type: application/json', or use -T FILE",
-            head.request_id,
+            request_id_of(item.head),
         )
 
-    def _begin(self, context: Context, requests: Sequence[Request], emit: Emit | None) -> ChunkSink:
+    def _begin(self, context: Context, requests: Requests, emit: Emit | None) -> ChunkSink:
         """Give ``context`` a call's requests; return where its streamed parts go."""
         sink = ChunkSink(requests, emit, max_bytes=self._max_response_bytes)
-        context.begin_batch(
-            {index: request.head.request_id for index, request in enumerate(requests)},
-            [request.processor for request in requests],
-            sink,
-        )
+        context.begin_call(requests, sink)
         return sink
 
-    def _call(self, requests: list[Request], emit: Emit | None) -> list[Result]:
+    def _call(self, requests: Requests, rows: list[Row], emit: Emit | None) -> list[Result]:
         context = self.context
         sink = self._begin(context, requests, emit)
         try:
-            output = self._entry_point([request.row for request in requests], context)
-            if inspect.isawaitable(output):
+            output = self._entry_point(rows, context)
+            if type(output) is not list and inspect.isawaitable(output):
                 output = self._awaited(output)
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
@@ -157,43 +184,53 @@ class Service:
 
         return self._runner.run(wait())
 
-    def _one_by_one(self, requests: list[Request], emit: Emit | None) -> list[Result]:
+    def _one_by_one(self, requests: Requests, emit: Emit | None) -> list[Result]:
         results: list[Result] = []
-        for request in requests:
+        for item in requests.items:
             # Read again: the failed call may have changed the row or set headers.
-            again, refused = self._read([request.item])
-            results.extend(refused or self._call(again, emit))
+            again, rows, refused = self._read([item])
+            results.extend(refused or self._call(again, rows, emit))
         return results
 
     @staticmethod
-    def _failed(exc: BaseException, requests: Sequence[Request]) -> list[Result]:
+    def _failed(exc: BaseException, requests: Requests) -> list[Result]:
         _log_failure(exc, requests)
-        return [failure_result(request.item.item_id, exc) for request in requests]
+        return [failure_result(item.item_id, exc) for item in requests.items]
 
-    def _answers(self, requests: Sequence[Request], output: Any, sink: ChunkSink) -> list[Result]:
+    def _answers(self, requests: Requests, output: Any, sink: ChunkSink) -> list[Result]:
         """Return the results of a call that returned ``output``."""
-        problem = output_problem(output, len(requests))
-        if problem is None:
-            return self._results(requests, output, sink)
-        log.error("%s: %s (a %s)", _names(requests), problem.public_message, type(output).__name__)
-        return [error_result(request.item.item_id, problem) for request in requests]
+        problem = output_problem(output, len(requests.items))
+        if problem is not None:
+            log.error("%s: %s (a %s)", requests.names(), problem.public_message, type(output).__name__)
+            return [error_result(item.item_id, problem) for item in requests.items]
+        changed = requests.changed()
+        if not changed and not sink.has_kept:
+            typed = set(map(_is_typed, requests.readings))
+            if len(typed) == 1:
+                plain = plain_results(requests.items, output, is_typed=typed.pop(), max_bytes=self._max_response_bytes)
+                if plain is not None:
+                    return plain
+        return self._results(requests, output, sink, changed)
 
-    def _results(self, requests: Sequence[Request], output: list[Any], sink: ChunkSink) -> list[Result]:
+    def _results(
+        self, requests: Requests, output: list[Any], sink: ChunkSink, changed: Mapping[int, RequestProcessor]
+    ) -> list[Result]:
         results: list[Result] = []
-        for index, request in enumerate(requests):
-            kept = sink.kept(index)
+        rows = zip(requests.items, requests.readings, output, strict=True)
+        for index, (item, reading, answer) in enumerate(rows):
+            processor = changed.get(index)
+            is_typed = reading.is_typed
+            kept = sink.kept(index) if sink.has_kept else ()
             try:
-                result = make_result(
-                    request.item.item_id, request.head, output[index], request.processor, kept, stream=bool(kept)
-                )
+                result = make_result(item, answer, processor, kept, is_typed=is_typed, stream=bool(kept))
             except Unserialisable as exc:
                 if not self._isolate_errors:
-                    return [error_result(other.item.item_id, exc) for other in requests]
-                result = error_result(request.item.item_id, exc)
+                    return [error_result(other.item_id, exc) for other in requests.items]
+                result = error_result(item.item_id, exc)
             except Exception as exc:
-                log.exception("request %s: its answer cannot be sent", request.head.request_id)
-                result = failure_result(request.item.item_id, exc)
-            results.append(self._bounded(result) if not request.head.typed else result)
+                log.exception("request %s: its answer cannot be sent", request_id_of(item.head))
+                result = failure_result(item.item_id, exc)
+            results.append(result if is_typed else self._bounded(result))
         return results
 
     def _bounded(self, result: Result) -> Result:
@@ -211,12 +248,28 @@ def in_order(items: Sequence[WorkItem], *answered: Sequence[Result]) -> list[Res
     return [by_id[item.item_id] for item in items]
 
 
-def _names(requests: Sequence[Request]) -> str:
-    return "request " + ",".join(request.head.request_id or str(request.item.item_id) for request in requests)
-
-
-def _log_failure(exc: BaseException, requests: Sequence[Request]) -> None:
+def _log_failure(exc: BaseException, requests: Requests) -> None:
     if isinstance(exc, PredictionException):
-        log.warning("%s: the handler answers %s: %s", _names(requests), exc.error_code, exc.message)
+        log.warning("%s: the handler answers %s: %s", requests.names(), exc.error_code, exc.message)
     else:
-        log.error("%s: prediction failed: %r", _names(requests), exc, exc_info=exc)
+        log.error("%s: prediction failed: %r", requests.names(), exc, exc_info=exc)
+
+
+def measured(entry_point: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return an entry point that records ``PredictionTime`` of each call that returns, and prints a call's lines."""
+
+    def call(rows: Any, context: Any) -> Any:
+        metrics = context.metrics
+        if not isinstance(metrics, Metrics):  # the handler put something else there
+            return entry_point(rows, context)
+        metrics.begin_batch()
+        took_s: float | None = None
+        started = monotonic()
+        try:
+            output = entry_point(rows, context)
+            took_s = monotonic() - started
+            return output
+        finally:
+            metrics.end_batch(took_s)
+
+    return call

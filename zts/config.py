@@ -47,6 +47,7 @@ _FLAG_KEYS: Final = {
     "inference_address": "inference_address",
     "management_address": "management_address",
     "metrics_address": "metrics_address",
+    "broker": "zts_broker",
     "http_processes": "zts_http_processes",
     "heartbeat_s": "zts_heartbeat_s",
     "drain_timeout_s": "zts_drain_timeout_s",
@@ -83,6 +84,9 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         ours.add_argument(f"--{name}-address", metavar="ADDR", help=f"the broker's {name} socket, ipc://… or tcp://…")
     for name in ("inference", "management", "metrics"):
         ours.add_argument(f"--{name}-address", metavar="URL", help="http://host:port or unix:/path")
+    ours.add_argument(
+        "--broker", metavar="WHERE", help="separate: a process of its own (default); embedded: in the one HTTP server"
+    )
     ours.add_argument("--http-processes", metavar="N", help="HTTP servers that share the ports")
     ours.add_argument("--heartbeat-s", metavar="S", help="pause between heartbeats (1)")
     ours.add_argument("--drain-timeout-s", metavar="S", help="longest time to finish running work at a stop (30)")

@@ -97,6 +97,7 @@ _OURS: Final[Mapping[str, Key]] = {
     "zts_control_address": Key("endpoints.control"),
     "zts_event_address": Key("endpoints.event"),
     "zts_runtime_dir": Key("runtime_dir", "path"),
+    "zts_broker": Key("broker", "broker"),
     "zts_http_processes": Key("http_processes", "int"),
     "zts_http_wire": Key("http_wire", "http_wire"),
     "zts_job_queue_bytes": Key("job_queue_bytes", "int"),
@@ -162,7 +163,8 @@ def convert(name: str, text: str, kind: str, warn: Callable[[str], None] = lambd
     Kinds: ``str``, ``path`` (made absolute by the caller), ``address``, ``int``, ``seconds`` (float), ``minutes``
     (float; what is no number is 60, as with TorchServe), ``bool`` (TorchServe's: all but ``true`` is false),
     ``not_bool`` (its opposite), ``strict_bool``, ``oip``, ``list`` (comma separated, trimmed), ``json`` (a mapping),
-    ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``.
+    ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``,
+    ``broker``.
 
     Args:
         name: The key, for messages.
@@ -265,6 +267,12 @@ def _http_wire(name: str, text: str, warn: _Warn) -> str:
     return text.lower()
 
 
+def _broker(name: str, text: str, warn: _Warn) -> str:
+    if text.lower() not in ("separate", "embedded"):
+        raise ConfigError(f"{name}={text}: separate or embedded is needed")
+    return text.lower()
+
+
 def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
@@ -290,4 +298,5 @@ _READERS: Final[Mapping[str, Callable[[str, str, _Warn], Any]]] = {
     "address": _address,
     "metrics_mode": _metrics_mode,
     "http_wire": _http_wire,
+    "broker": _broker,
 }

@@ -140,6 +140,11 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
     for name in ("http_processes", "job_queue_size", "max_request_bytes", "max_response_bytes", "heartbeat_misses"):
         if values.get(name, 1) < 1:
             raise ConfigError(f"{name} must be at least 1, not {values[name]}")
+    if values.get("broker") == "embedded" and values.get("http_processes", 1) > 1:
+        raise ConfigError(
+            f"zts_broker=embedded is for one HTTP server, and zts_http_processes is {values['http_processes']}: "
+            "set it to 1, or zts_broker to separate"
+        )
     if values.get("heartbeat_s", 1.0) <= 0:
         raise ConfigError("zts_heartbeat_s must be above 0")
     if not 400 <= values.get("auth_failure_status", 400) <= 499:

@@ -16,7 +16,7 @@ import logging.handlers
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -52,7 +52,7 @@ class TextFormatter(logging.Formatter):
         if rows:  # many lines in one record: the access log's
             text: str | None = getattr(record, "whole", None)  # the handler before us had it made
             if text is None:
-                text = record.whole = "\n".join([f"{_stamp(created)} - {line}" for created, _, line in rows])
+                text = record.whole = _stamped(rows)
             return text
         stamp = _stamp(record.created)
         # Lines of these have a form of their own, made where they are logged.
@@ -80,6 +80,17 @@ def _stamp(created: float) -> str:
     if whole != _second[0]:
         _second = (whole, f"{datetime.fromtimestamp(whole):%Y-%m-%dT%H:%M:%S}")
     return f"{_second[1]},{int((created - whole) * 1000):03d}"
+
+
+def _stamped(rows: Sequence[tuple[float, str, str]]) -> str:
+    out = []
+    last_ms, stamp = -1, ""
+    for created, _, line in rows:  # many within a millisecond
+        now_ms = int(created * 1000)
+        if now_ms != last_ms:
+            last_ms, stamp = now_ms, _stamp(created)
+        out.append(f"{stamp} - {line}")
+    return "\n".join(out)
 
 
 def _model_line(stamp: str, record: logging.LogRecord) -> str:

@@ -54,6 +54,7 @@ class Settings:
     management_address: str = "http://127.0.0.1:8081"
     metrics_address: str = "http://127.0.0.1:8082"
     http_processes: int = 1
+    broker: str = "separate"  # a process of its own; or embedded, in the one HTTP server's
     http_wire: str = "fast"  # of the inference address; or tornado
     max_request_bytes: int = 6_553_500
     max_response_bytes: int = 6_553_500

@@ -19,18 +19,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from benchmarks.compare import batching
 from benchmarks.compare.figures import Figures
-from benchmarks.compare.goals import checks, judge
+from benchmarks.compare.goals import NO_GPU, checks, judge
 from benchmarks.compare.load import Generator
 from benchmarks.compare.peers import installed
-from benchmarks.compare.plan import GOALS, SERVERS, chosen
+from benchmarks.compare.plan import GOALS, GPU, SERVERS, chosen
 from benchmarks.compare.report import report
-from benchmarks.compare.rounds import Measurement, planned_rows
+from benchmarks.compare.rounds import Measurement, planned_s
 from benchmarks.compare.servers import Place
 
 ROOT: Final = Path(__file__).parents[2]
@@ -71,13 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     venvs = {"torchserve": args.torchserve_venv, "mosec": args.mosec_venv}
     peers = {name: _venv(name, path) for name, path in venvs.items() if name in servers}
     servers = [name for name in servers if peers.get(name, ROOT) is not None]
+    wanted = {GOALS[name] for name in goals}
+    device = _gpu() if "gpu" in goals else ""
+    goals = [goal for goal in goals if goal != "gpu" or device]
     folder = Path(tempfile.mkdtemp(prefix="zts-c-"))
     (folder / "store").mkdir()
     place = Place(folder, args.port, peers.get("torchserve"), peers.get("mosec"), config)
     generator = Generator.found(args.load, args.warmup)
     measurement = Measurement(place, generator, args.duration, Figures(), {})
-    facts = _facts(args, generator)
-    print(f"{planned_rows(servers, goals)} rows, {args.rounds} rounds; logs in {folder}", file=sys.stderr)
+    facts = _facts(args, generator) | {"GPU": device or NO_GPU}
+    minutes = planned_s(servers, goals, args.rounds, args.duration, args.warmup) / 60
+    print(f"{args.rounds} rounds, about {minutes:.0f} minutes; logs in {folder}", file=sys.stderr)
     try:
         measurement.run(servers, goals, args.rounds)
     except KeyboardInterrupt:
@@ -85,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if not args.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    _show(args, measurement, facts)
+    _show(args, measurement, facts, wanted)
     return 1 if measurement.failures else 0
 
 
@@ -97,16 +103,27 @@ def _venv(peer: str, path: Path) -> Path | None:
     return installed(peer, path.absolute(), ROOT / "constraints.txt")
 
 
-def _show(args: argparse.Namespace, measurement: Measurement, facts: dict[str, str]) -> None:
+def _show(args: argparse.Namespace, measurement: Measurement, facts: dict[str, str], wanted: set[int]) -> None:
     figures = measurement.figures
-    verdicts = [judge(check, figures) for check in checks()]
+    verdicts = [*(judge(check, figures) for check in checks()), *batching.verdicts(figures)]
+    verdicts = sorted((one for one in verdicts if one.check.goal in wanted), key=lambda one: one.check.goal)
+    if facts["GPU"] == NO_GPU:
+        gpu = {case.name for case in GPU.values()}
+        verdicts = [replace(one, outcome=NO_GPU) if one.check.ours.case in gpu else one for one in verdicts]
     print(report(verdicts, figures, facts))
     for name, why in measurement.failures.items():
-        print(f"\nNot measured: {name}: {why.splitlines()[0]}")
+        lines = why.strip().splitlines()
+        print(f"\nNot measured: {name}: {lines[0]}" + (f" … {lines[-1]}" if len(lines) > 1 else ""))
     if args.json:
         whole: dict[str, Any] = {"facts": facts, "failures": measurement.failures}
         whole |= {"verdicts": [one.to_map() for one in verdicts], "figures": figures.to_list()}
         args.json.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def _gpu() -> str:
+    """Return the name of the GPU that torch can use; empty if there is none."""
+    code = "import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else '')"
+    return _text([sys.executable, "-c", code], 120)
 
 
 def _facts(args: argparse.Namespace, generator: Generator) -> dict[str, str]:
@@ -128,9 +145,9 @@ def _facts(args: argparse.Namespace, generator: Generator) -> dict[str, str]:
     }
 
 
-def _text(command: list[str]) -> str:
+def _text(command: list[str], timeout_s: float = 10) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
         return ""
 

@@ -2,6 +2,7 @@
 
 python -m benchmarks.compare.bare network MODEL BATCH SECONDS BODY-FILE   one process, full batches
 python -m benchmarks.compare.bare bodies RELAYS IN-FLIGHT SECONDS BODY-FILE   ZeroMQ alone, there and back
+python -m benchmarks.compare.bare gpu MODEL BATCH SECONDS BODY-FILE   the network on a GPU, copies meanwhile
 python -m benchmarks.compare.bare chain SECONDS   zts's messages through bare hops (benchmarks/bare_chain.py)
 """
 
@@ -55,6 +56,35 @@ def network(model: str, batch: int, seconds: float, body_file: Path) -> dict[str
             if path not in found or sample["rps"] > found[path]["rps"]:
                 found[path] = {**sample, "threads": float(threads)}
     return found
+
+
+def gpu(model: str, batch: int, seconds: float, body_file: Path) -> dict[str, float]:
+    """Return the rate of a network on the GPU: the next batch is copied there while one is computed."""
+    import torch
+
+    sys.path.insert(0, str(MODELS))
+    module = __import__(model)
+    rows = torch.frombuffer(bytearray(body_file.read_bytes() * batch), dtype=module.DTYPE)
+    source = rows.view(batch, *module.SHAPE).pin_memory()
+    inputs = [torch.empty_like(source, device="cuda") for _ in range(2)]
+    answers = [torch.empty(batch, module.OUTPUTS).pin_memory() for _ in range(2)]
+    copied = [torch.cuda.Event() for _ in range(2)]
+    computed = [torch.cuda.Event() for _ in range(2)]
+    copies, computes, turns = torch.cuda.Stream(), torch.cuda.current_stream(), itertools.cycle((0, 1))
+
+    def step() -> None:
+        at = next(turns)
+        with torch.cuda.stream(copies):
+            copies.wait_event(computed[at])  # the buffer is free again
+            inputs[at].copy_(source, non_blocking=True)
+            copied[at].record(copies)
+        computes.wait_event(copied[at])
+        answers[at].copy_(module.forward(inputs[at]), non_blocking=True)
+        computed[at].record(computes)
+        computed[1 - at].synchronize()  # never more than two batches under way
+
+    with torch.inference_mode():
+        return rate(step, batch, seconds)
 
 
 def relay(front: str, back: str) -> None:
@@ -151,6 +181,8 @@ def main() -> None:
     found: Any
     if kind == "network":
         found = network(rest[0], int(rest[1]), float(rest[2]), Path(rest[3]))
+    elif kind == "gpu":
+        found = gpu(rest[0], int(rest[1]), float(rest[2]), Path(rest[3]))
     elif kind == "bodies":
         found = bodies(int(rest[0]), int(rest[1]), float(rest[2]), Path(rest[3]))
     else:

@@ -90,11 +90,12 @@ def parse_wrk(text: str) -> dict[str, float]:
     times = {percent: re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s|m)\b", text, re.M) for percent in (50, 99)}
     if rate is None or None in times.values():
         raise ValueError(f"not wrk's output: {text[:200]!r}")
+    count = re.search(r"(\d+) requests in", text)
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(r"Socket errors: (.*)", text)
     errors = int(refused[1]) if refused else 0
     errors += sum(map(int, re.findall(r"\d+", broken[1]))) if broken else 0
-    sample = {"rps": float(rate[1]), "errors": float(errors)}
+    sample = {"rps": float(rate[1]), "errors": float(errors), "requests": float(count[1]) if count else 0.0}
     for percent, found in times.items():
         if found is not None and sample["rps"]:  # without an answer wrk prints 0
             sample[f"p{percent}_ms"] = float(found[1]) * _UNITS[found[2]]

@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.compare import plan
+from benchmarks.compare.families import FAMILIES
 from benchmarks.compare.figures import Figures, Key
 
-__all__ = ["TITLES", "Check", "Verdict", "checks", "judge"]
+__all__ = ["NOT_MEASURED", "NOT_REACHED", "REACHED", "TITLES", "Check", "Verdict", "checks", "judge"]
 
 TITLES: Final = {
     1: "REST, no-op: batch 64, window 1 ms, 100-byte bodies, 1 worker",
     2: "Direct ZeroMQ client, no-op",
     3: "Dense model 784-1024-1024-10, float32, batch 64",
-    4: "Heavy model of ResNet-18's size, batch 4, CPU",
+    4: "Heavy models: ResNet-18's size on the CPU, batch 4; ResNet-50's in bf16 on a GPU, batch 64",
     5: "Large bodies, answered with the body",
-    6: "Batching never hurts: no maxBatchDelay beside the best setting of at most this batch size",
+    6: "Batching never hurts: no maxBatchDelay beside the best fixed setting of at most this batch size",
+    7: 'A request\'s cost is flat or falls: µs of processor time; "broker:" has simulated workers',
     8: "One process: zts_broker=embedded",
     9: "Start to first answer, and idle memory, with 2 workers of a handler without torch",
+    10: "Beside the list: how many HTTP processes (zts_http_processes), no-op",
 }
 
-REACHED, NOT_REACHED, NOT_MEASURED = "reached", "not reached", "not measured"
+REACHED, NOT_REACHED, NOT_MEASURED, NO_GPU = "reached", "not reached", "not measured", "no GPU here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Check:
         bound: None for a row that only informs.
         at_least: False: at most.
         others: Rows of others; the best of them counts (the greatest, or with ``at_least`` False the least).
+        beside: What to call the others; ``""``: by their server.
     """
 
     goal: int
@@ -46,9 +50,10 @@ class Check:
     bound: float | None
     at_least: bool = True
     others: tuple[Key, ...] = ()
+    beside: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a check came to. ``ratio`` None without others or without figures."""
 
@@ -92,7 +97,7 @@ def judge(check: Check, figures: Figures) -> Verdict:
     else:
         is_good = value >= check.bound if check.at_least else value <= check.bound
         outcome = REACHED if is_good and not errors else NOT_REACHED
-    name = "" if best is None else f"{best.server}, {best.case}" if check.goal == 6 else best.server
+    name = "" if best is None else check.beside or best.server
     return Verdict(check=check, ours=ours, other=other, other_name=name, ratio=ratio, errors=errors, outcome=outcome)
 
 
@@ -105,9 +110,9 @@ def _best_of(check: Check, figures: Figures) -> tuple[Key | None, float | None]:
 
 
 def checks() -> list[Check]:
-    """Return all checks, in the order of the report."""
-    found = [*_rest(), *_direct(), *_dense(), *_bodies(), *_heavy(), *_batching(), *_one_process(), *_start()]
-    return found
+    """Return all checks but those of the sweep (``benchmarks/compare/batching.py``), in the order of the report."""
+    found = [*_rest(), *_direct(), *_dense(), *_heavy(), *_gpu(), *_bodies(), *_connections(), *_fleet()]
+    return [*found, *_one_process(), *_start(), *_processes()]
 
 
 def _key(server: str, case: plan.Case, path: str, in_flight: int) -> Key:
@@ -157,6 +162,16 @@ def _direct() -> Iterator[Check]:
         at_least=False,
     )
 
+    for count in plan.CONNECTIONS:
+        yield Check(
+            goal=2,
+            what=f"jobs/s, {count} in flight, beside TorchServe's REST",
+            ours=_key("zts", plan.NOOP, "zmq", count),
+            others=(_key("torchserve", plan.NOOP, "rest", count),),
+            figure="rps",
+            bound=None,
+        )
+
 
 def _dense() -> Iterator[Check]:
     batch = plan.DENSE.variant.batch
@@ -182,6 +197,18 @@ def _heavy() -> Iterator[Check]:
         yield Check(goal=4, what=what, ours=ours, others=(bare,), figure="rps", bound=0.97)
 
 
+def _gpu() -> Iterator[Check]:
+    for count, least in ((2, 0.9), (1, None)):
+        yield Check(
+            goal=4,
+            what=f"requests/s, GPU, {count} worker{'s' if count > 1 else ''}, {plan.GPU_IN_FLIGHT} in flight, ZeroMQ",
+            ours=_key("zts", plan.GPU[count], "zmq", plan.GPU_IN_FLIGHT),
+            others=(_key("bare", plan.GPU[1], "gpu", plan.GPU[1].variant.batch),),
+            figure="rps",
+            bound=least,
+        )
+
+
 def _bodies() -> Iterator[Check]:
     for case, count in plan.BODIES:
         for path, word in (("rest", "REST"), ("zmq", "ZeroMQ")):
@@ -192,23 +219,70 @@ def _bodies() -> Iterator[Check]:
             yield Check(goal=5, what=what, ours=ours, figure="broker_memory", bound=3.0, at_least=False)
 
 
-def _batching() -> Iterator[Check]:
-    for batch in plan.SWEEP:
-        settings = [
-            plan.sweep_case(size, window) for size in plan.SWEEP if size <= batch for window in plan.SWEEP[size]
-        ]
-        for count in plan.SWEEP_IN_FLIGHT:
-            ours = _key("zts", plan.sweep_case(batch, None), "rest", count)
-            others = tuple(_key("zts", case, "rest", count) for case in settings)
-            for figure, bound, at_least in (("rps", 0.95, True), ("p50_ms", 1.05, False)):
+def _connections() -> Iterator[Check]:
+    first = _key("zts", plan.NOOP, "rest", 1)
+    for count in plan.CONNECTIONS:
+        yield Check(
+            goal=7,
+            what=f"REST, {count} connections: all processes",
+            ours=_key("zts", plan.NOOP, "rest", count),
+            others=(first,) if count > 1 else (),
+            beside="1 connection",
+            figure="cpu_us",
+            bound=1.0 if count > 1 else None,
+            at_least=False,
+        )
+    for figure in ("http_us", "broker_us", "worker_us"):
+        yield Check(
+            goal=7,
+            what=f"REST, 64 connections: {figure.removesuffix('_us')}",
+            ours=_key("zts", plan.NOOP, "rest", 64),
+            figure=figure,
+            bound=8.0 if figure == "broker_us" else None,
+            at_least=False,
+        )
+    for figure in ("broker_us", "worker_us"):
+        yield Check(
+            goal=7,
+            what=f"ZeroMQ, 64 in flight: {figure.removesuffix('_us')}",
+            ours=_key("zts", plan.NOOP, "zmq", 64),
+            figure=figure,
+            bound=8.0 if figure == "broker_us" else None,
+            at_least=False,
+        )
+
+
+def _fleet() -> Iterator[Check]:
+    for name, family in FAMILIES.items():
+        first, *more = (_key("zts", *row) for row in plan.simulated_rows(name))
+        yield Check(goal=7, what=f"broker: {first.case}", ours=first, figure="broker_us", bound=None, at_least=False)
+        for ours in more:
+            yield Check(
+                goal=7,
+                what=f"broker: {ours.case}",
+                ours=ours,
+                others=(first,),
+                beside=family.points[0].name,
+                figure="broker_us",
+                bound=1.1 if family.is_bound else None,
+                at_least=False,
+            )
+
+
+def _processes() -> Iterator[Check]:
+    for figure, word in (("rps", "requests/s"), ("p50_ms", "p50 ms"), ("cpu_us", "µs of processor time a request")):
+        for in_flight in plan.PROCESSES_IN_FLIGHT:
+            first = _key("zts", plan.processes_case(1), "rest", in_flight)
+            for count in plan.HTTP_PROCESSES:
                 yield Check(
-                    goal=6,
-                    what=f"batch {batch}, {count} connections: {'requests/s' if at_least else 'p50 ms'}",
-                    ours=ours,
-                    others=others,
+                    goal=10,
+                    what=f"{word}, {in_flight} connections, {count} HTTP processes",
+                    ours=_key("zts", plan.processes_case(count), "rest", in_flight),
+                    others=(first,) if count > 1 else (),
+                    beside="1 process",
                     figure=figure,
-                    bound=bound,
-                    at_least=at_least,
+                    bound=None,
+                    at_least=figure == "rps",
                 )
 
 

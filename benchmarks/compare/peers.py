@@ -1,4 +1,4 @@
-"""Installs the peers, each into a venv of its own."""
+"""Installs the peers, and the profiler, each into a venv of its own."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ PACKAGES: Final = {
         "setuptools<80",  # it imports pkg_resources
     ],
     "mosec": ["mosec==0.9.8", "numpy"],
+    "py-spy": ["py-spy==0.4.3"],
 }
+_WITHOUT_TORCH: Final = ("py-spy",)
 
 
 def installed(peer: str, venv: Path, constraints: Path) -> Path | None:
-    """Return the peer's venv, made and filled if needed; None (and a line on stderr) if that does not work."""
+    """Return a peer's venv, made and filled if needed; None (and a line on stderr) if that does not work."""
     if peer == "torchserve" and shutil.which("java") is None:
         print("TorchServe needs Java 17 or newer (openjdk-17-jre-headless): left out", file=sys.stderr)
         return None
     ready = venv / "installed-compare"
-    program = venv / "bin" / ("torchserve" if peer == "torchserve" else "mosec")
+    program = venv / "bin" / peer
     # ``installed``: the conformance tests have filled the same venv.
     if program.exists() and (ready.exists() or (venv / "installed").exists()):
         return venv
@@ -42,8 +44,10 @@ def installed(peer: str, venv: Path, constraints: Path) -> Path | None:
         if not (venv / "bin" / "python").exists():
             subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
         # The constraints choose the build of torch that zts has too.
-        subprocess.run([*pip, "-c", str(constraints), _TORCH], check=True, stdout=sys.stderr)
-        subprocess.run([*pip, *PACKAGES[peer], _TORCH], check=True, stdout=sys.stderr)
+        torch = [] if peer in _WITHOUT_TORCH else [_TORCH]
+        if torch:
+            subprocess.run([*pip, "-c", str(constraints), *torch], check=True, stdout=sys.stderr)
+        subprocess.run([*pip, *PACKAGES[peer], *torch], check=True, stdout=sys.stderr)
     except (subprocess.CalledProcessError, OSError) as exc:
         print(f"{peer} cannot be installed: {exc}: left out", file=sys.stderr)
         return None

@@ -6,37 +6,43 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.compare.families import FAMILIES
 from benchmarks.compare.figures import Key
 
 __all__ = ["CONNECTIONS", "GOALS", "SERVERS", "Case", "Load", "Variant", "chosen", "loads"]
 
 SERVERS: Final = ("zts", "mosec", "torchserve", "bare", "embedded")
-# Names of the goals, by which --only chooses. The sweep of batch settings is long, and "embedded" is a mode of zts:
-# both have to be named.
+# Names of the goals, by which --only chooses: those of the project's list, and one beside it.
 GOALS: Final = {
     "rest": 1,
     "direct": 2,
     "dense": 3,
     "heavy": 4,
+    "gpu": 4,
     "bodies": 5,
     "batching": 6,
+    "flat": 7,
     "one-process": 8,
     "start": 9,
+    "processes": 10,
 }
-_NOT_BY_ITSELF: Final = {"batching", "one-process", "embedded"}
+# It asks what a default should be, and has no bound.
+_NOT_BY_ITSELF: Final = {"processes"}
 
 CONNECTIONS: Final = (1, 16, 64, 256)
+DIRECT_IN_FLIGHT: Final = (1, 16, 64, 256, 1024)
 MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model with its settings. ``window_ms`` None leaves ``maxBatchDelay`` out."""
+    """A model with its settings. ``window_ms`` None leaves ``maxBatchDelay`` out; ``config``: settings of zts."""
 
     model: str
     batch: int
     window_ms: int | None = 1
     workers: int = 1
+    config: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -67,15 +73,20 @@ BODIES: Final = (
 SMALL: Final = Case("2 workers", Variant("noop", 1, workers=2), 100)
 HEAVY_IN_FLIGHT: Final = 12
 NETWORK_IN_FLIGHT: Final = (64, 256)
-SWEEP_IN_FLIGHT: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-# Batch sizes, each with the windows it is measured with: without one, and the fixed ones it must not lose against.
-SWEEP: Final = {1: (None, 1), 8: (None, 1), 64: (None, 1, 5)}
+HTTP_PROCESSES: Final = (1, 2, 3, 4)
+PROCESSES_IN_FLIGHT: Final = (1, 64, 256)
+# With one worker, and with two that take turns: while one computes the other copies.
+GPU: Final = {
+    count: Case(f"gpu, {count} workers", Variant("resnet50", 64, None, workers=count), 3 * 224 * 224 * 2, times=3)
+    for count in (1, 2)
+}
+GPU_IN_FLIGHT: Final = 256
 
 
-def sweep_case(batch: int, window_ms: int | None) -> Case:
-    """Return one setting of the sweep."""
-    window = "no window" if window_ms is None else f"window {window_ms} ms"
-    return Case(f"noop, batch {batch}, {window}", Variant("noop", batch, window_ms), 100)
+def processes_case(count: int) -> Case:
+    """Return the no-op behind so many HTTP processes."""
+    config = (("zts_http_processes", str(count)),)
+    return Case(f"noop, {count} HTTP processes", Variant("noop", 64, config=config), 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +111,14 @@ def chosen(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """
     servers, goals = [], []
     for name in names:
-        goal = next((goal for goal, number in GOALS.items() if name in (goal, str(number))), None)
+        named = [goal for goal, number in GOALS.items() if name in (goal, str(number))]
         if name in SERVERS:
             servers.append(name)
-        elif goal is not None:
-            goals.append(goal)
+        elif named:
+            goals += named
         else:
             raise ValueError(f"{name}: not one of {', '.join((*SERVERS, *GOALS))}")
-    servers = servers or [name for name in SERVERS if name not in _NOT_BY_ITSELF]
-    by_itself = [name for name in GOALS if name not in _NOT_BY_ITSELF]
-    return servers, goals or [*by_itself, *(["one-process"] if "embedded" in servers else [])]
+    return servers or list(SERVERS), goals or [name for name in GOALS if name not in _NOT_BY_ITSELF]
 
 
 def loads(server: str, goals: Iterable[str]) -> list[Load]:
@@ -136,19 +145,37 @@ def _loads(server: str) -> Iterator[Load]:
         yield from (Load("one-process", NOOP, "rest", count) for count in CONNECTIONS)
         yield Load("one-process", LONE, "rest", 1)
     if server == "zts":
-        yield from (Load("direct", NOOP, "zmq", count) for count in (64, 1024))
-        yield Load("direct", LONE, "zmq", 1)
+        yield from _zts()
     yield from (Load("dense", DENSE, "rest", count) for count in NETWORK_IN_FLIGHT)
-    if server == "zts":
-        yield from (Load("dense", DENSE, "zmq", count) for count in NETWORK_IN_FLIGHT)
-        yield from (Load("heavy", HEAVY, path, HEAVY_IN_FLIGHT) for path in ("rest", "zmq"))
-        yield from (Load("bodies", case, path, count) for case, count in BODIES for path in ("rest", "zmq"))
-        for batch, windows in SWEEP.items():
-            for window in windows:
-                case = sweep_case(batch, window)
-                yield from (Load("batching", case, "rest", count) for count in SWEEP_IN_FLIGHT)
     if server in ("zts", "torchserve"):
         yield Load("start", SMALL, "start", 0)
+
+
+def _zts() -> Iterator[Load]:
+    """Yield what only zts has, or only it and the bare loops."""
+    yield from (Load("direct", NOOP, "zmq", count) for count in DIRECT_IN_FLIGHT)
+    yield Load("direct", LONE, "zmq", 1)
+    yield from (Load("dense", DENSE, "zmq", count) for count in NETWORK_IN_FLIGHT)
+    yield from (Load("heavy", HEAVY, path, HEAVY_IN_FLIGHT) for path in ("rest", "zmq"))
+    yield from (Load("gpu", case, "zmq", GPU_IN_FLIGHT) for case in GPU.values())
+    yield from (Load("bodies", case, path, count) for case, count in BODIES for path in ("rest", "zmq"))
+    # The rows of "rest" and "direct" again, for those who ask for this goal alone.
+    yield from (Load("flat", NOOP, "rest", count) for count in CONNECTIONS)
+    yield Load("flat", NOOP, "zmq", 64)
+    for name in FAMILIES:
+        yield from (Load("flat", *row) for row in simulated_rows(name))
+    for count in HTTP_PROCESSES:
+        case = processes_case(count)
+        yield from (Load("processes", case, "rest", in_flight) for in_flight in PROCESSES_IN_FLIGHT)
+
+
+def simulated_rows(family: str) -> list[tuple[Case, str, int]]:
+    """Return (case, path, jobs in flight) of each point of a family; the variant's name is the family's."""
+    variant = Variant(family, 1)
+    return [
+        (Case(f"{FAMILIES[family].title}: {point.name}", variant, 100), "simulated", point.in_flight)
+        for point in FAMILIES[family].points
+    ]
 
 
 def _bare() -> Iterator[Load]:
@@ -157,6 +184,7 @@ def _bare() -> Iterator[Load]:
     for case, goal in ((DENSE, "dense"), (HEAVY, "heavy")):
         for path in ("model", "handler"):
             yield Load(goal, case, path, case.variant.batch)
+    yield Load("gpu", GPU[1], "gpu", GPU[1].variant.batch)
     for case, count in BODIES:
         for path in ("rest", "zmq"):
             yield Load("bodies", case, path, count)

@@ -7,12 +7,15 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.compare import batching, sweep
+from benchmarks.compare.families import FAMILIES
 from benchmarks.compare.figures import Figures
-from benchmarks.compare.load import Generator, memory_watched, run_json
+from benchmarks.compare.load import Generator, Spent, memory_watched, run_json
 from benchmarks.compare.packing import body_file, pack
 from benchmarks.compare.plan import MIB, Load, Variant, loads
 from benchmarks.compare.servers import Failed, Place, Running, running
@@ -20,8 +23,14 @@ from benchmarks.compare.servers import Failed, Place, Running, running
 __all__ = ["Measurement"]
 
 _BARE: Final = [sys.executable, "-m", "benchmarks.compare.bare"]
+_SIMULATED_RUN: Final = [sys.executable, "-m", "benchmarks.compare.simulated"]
+_SIMULATED: Final = 0.5  # of the normal duration for each point
+_FLEET_S: Final = 120.0  # for many workers, or a compiler of GPU kernels, to get ready
 _IDLE_S: Final = 3.0
 _FIRST_S: Final = 1.0
+# To start and to stop, for the estimate of the whole.
+_START_S: Final = {"zts": 4.0, "embedded": 4.0, "mosec": 8.0, "torchserve": 8.0, "bare": 3.0}
+_SWEEP_SHARE: Final = 1.3  # with what is measured again
 
 
 @dataclass(slots=True)
@@ -42,16 +51,26 @@ class Measurement:
             for server in servers[turn:] + servers[:turn]:
                 for variant, rows in itertools.groupby(loads(server, goals), key=lambda row: row.case.variant):
                     self._say(f"round {number + 1} of {rounds}: {server}, {variant.name}")
-                    self._guarded(f"{server}, {variant.name}", server, variant, list(rows))
+                    measure = partial(self._measure, server, variant, list(rows))
+                    self._guarded(f"{server}, {variant.name}", measure)
+        if "batching" in goals and "zts" in servers:
+            generator = replace(self.generator, warmup_s=min(self.generator.warmup_s, sweep.WARMUP_S))
+            whole = sweep.Sweep(self.place, generator, self.duration_s * sweep.SLICE, self.figures)
+            self._guarded("zts, batching", lambda: whole.run(rounds))
 
-    def _guarded(self, name: str, server: str, variant: Variant, rows: list[Load]) -> None:
+    def _measure(self, server: str, variant: Variant, rows: list[Load]) -> None:
+        if rows[0].path == "simulated":
+            self._simulated(variant.model, rows)
+        elif server == "bare":
+            self._bare(rows)
+        else:
+            self._served(server, variant, rows)
+
+    def _guarded(self, name: str, measure: Callable[[], None]) -> None:
         if name in self.failures:
             return
         try:
-            if server == "bare":
-                self._bare(rows)
-            else:
-                self._served(server, variant, rows)
+            measure()
         except Failed as exc:
             self.failures[name] = str(exc)
             self._say(f"{name}: {exc}")
@@ -68,24 +87,31 @@ class Measurement:
             is_fast = variant.model in ("noop", "dense")
             self.generator.rest(found.url, variant.name, 16 if is_fast else 1, first, _FIRST_S)
             broker = found.broker() if server == "zts" else None
+            spent_s = found.meter()
             idle_bytes = broker.memory_info().rss if broker is not None else 0
             for row in rows:
                 with memory_watched(broker if row.goal == "bodies" else None) as peak:
-                    sample = self._load(found, row)
+                    sample = self._load(found, row, spent_s)
                 if row.goal == "bodies":
                     sample["mib_s"] = sample["rps"] * row.case.body_bytes / MIB
                     if peak[0]:
                         sample["broker_memory"] = (peak[0] - idle_bytes) / (row.in_flight * row.case.body_bytes)
                 self._keep(server, row, sample)
 
-    def _load(self, found: Running, row: Load) -> dict[str, float]:
+    def _load(self, found: Running, row: Load, spent_s: Spent) -> dict[str, float]:
         body = body_file(self.place.folder, row.case)
         duration_s = self.duration_s * row.case.times
-        send: Callable[[str, str, int, Path, float], dict[str, float]]
+        send: Callable[[str, str, int, Path, float, Spent], dict[str, float]]
         send, target = self.generator.rest, found.url
         if row.path == "zmq":
             send, target = self.generator.direct, found.client_address
-        return send(target, row.case.variant.name, row.in_flight, body, duration_s)
+        return send(target, row.case.variant.name, row.in_flight, body, duration_s, spent_s)
+
+    def _simulated(self, family: str, rows: list[Load]) -> None:
+        seconds = self.duration_s * _SIMULATED
+        found = run_json([*_SIMULATED_RUN, family, str(seconds)], 10 * seconds + _FLEET_S)
+        for row, point in zip(rows, FAMILIES[family].points, strict=True):
+            self._keep("zts", row, found[point.name])
 
     def _bare(self, rows: list[Load]) -> None:
         done: dict[tuple[str, Variant], Any] = {}
@@ -103,6 +129,9 @@ class Measurement:
                 command = [*_BARE, "bodies", relays, str(row.in_flight), str(duration_s), body]
                 sample = run_json(command, duration_s)
                 sample["mib_s"] = sample["rps"] * row.case.body_bytes / MIB
+            elif row.path == "gpu":
+                command = [*_BARE, "gpu", variant.model, str(variant.batch), str(duration_s), body]
+                sample = run_json(command, duration_s + _FLEET_S)
             else:
                 if key not in done:
                     command = [*_BARE, "network", variant.model, str(variant.batch), str(duration_s), body]
@@ -120,6 +149,15 @@ class Measurement:
             print(text, file=sys.stderr, flush=True)
 
 
-def planned_rows(servers: Iterable[str], goals: list[str]) -> int:
-    """Return how many rows a round has."""
-    return sum(len(loads(server, goals)) for server in servers)
+def planned_s(servers: Iterable[str], goals: list[str], rounds: int, duration_s: float, warmup_s: float) -> float:
+    """Return about how many seconds a whole run takes, starts of servers included."""
+    total_s = 0.0
+    for server in servers:
+        rows = loads(server, goals)
+        for row in rows:
+            total_s += (_SIMULATED if row.path == "simulated" else row.case.times) * (duration_s + warmup_s)
+        total_s += len({row.case.variant for row in rows}) * _START_S[server]
+        if server == "zts" and "batching" in goals:
+            slices = sum(len(batching.settings(model)) for model in batching.MODELS) * len(batching.IN_FLIGHT)
+            total_s += _SWEEP_SHARE * slices * (duration_s * sweep.SLICE + min(warmup_s, sweep.WARMUP_S) + 0.2)
+    return total_s * rounds

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks.compare.packing import MODELS, ZTS
 from benchmarks.compare.plan import Variant
+from benchmarks.compare.processor_time import spent_s
 
 __all__ = ["Failed", "Place", "Running", "running"]
 
@@ -83,13 +84,25 @@ class Running:
                 total += process.memory_full_info().pss
         return total
 
-    def broker(self) -> psutil.Process | None:
-        """Return zts's broker process."""
+    def roles(self) -> dict[str, list[psutil.Process]]:
+        """Return zts's processes by role (``broker``, ``http``, ``node``, ``worker``)."""
+        found: dict[str, list[psutil.Process]] = {}
         for process in self.tree():
             with contextlib.suppress(psutil.Error):
-                if "broker" in process.cmdline()[1:6]:
-                    return process
-        return None
+                words = process.cmdline()[1:6]
+                role = next((role for role in ("broker", "http", "node", "worker") if role in words), None)
+                if role is not None:
+                    found.setdefault(role, []).append(process)
+        return found
+
+    def broker(self) -> psutil.Process | None:
+        """Return zts's broker process."""
+        return next(iter(self.roles().get("broker", [])), None)
+
+    def meter(self) -> Callable[[], dict[str, float]]:
+        """Return a function that tells how many seconds all processes (``cpu``) and each role were on a processor."""
+        measured = {"cpu": self.tree(), **self.roles()}
+        return lambda: {role: spent_s(processes) for role, processes in measured.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +116,19 @@ class _Command:
 
 
 @contextlib.contextmanager
-def running(server: str, variant: Variant, place: Place, body: bytes) -> Iterator[Running]:
+def running(
+    server: str, variant: Variant, place: Place, body: bytes, others: Sequence[Variant] = ()
+) -> Iterator[Running]:
     """Start a server with the variant as its only model, and yield when it has answered ``body``.
+
+    ``others`` are more models that zts serves beside it.
 
     Raises:
         Failed: If it ends, or does not answer in time, or one of its ports is taken.
     """
     folder = place.folder / f"{server}-{variant.name}-{time.monotonic_ns()}"
     (folder / "tmp").mkdir(parents=True)
-    made = _COMMANDS[server](variant, place, folder)
+    made = _zts(variant, place, folder, others=others) if others else _COMMANDS[server](variant, place, folder)
     started = time.monotonic()
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(
@@ -132,13 +149,19 @@ def running(server: str, variant: Variant, place: Place, body: bytes) -> Iterato
         _end(process, found.root, made, folder)
 
 
-def _zts(variant: Variant, place: Place, folder: Path, more: Mapping[str, str] | None = None) -> _Command:
+def _zts(
+    variant: Variant,
+    place: Place,
+    folder: Path,
+    more: Mapping[str, str] | None = None,
+    others: Sequence[Variant] = (),
+) -> _Command:
     port, run = free_ports(place.port), folder / "run"
     config = {f"{name}_address": f"http://{HOST}:{port + at}" for at, name in enumerate(_PORTS)}
     config |= {"max_request_size": str(_LIMIT_BYTES), "max_response_size": str(_LIMIT_BYTES)}
-    config |= {**place.zts_config, **(more or {})}
+    config |= {**place.zts_config, **dict(variant.config), **(more or {})}
     flags = ["--foreground", "--disable-token-auth", "--ncs", "--runtime-dir", str(run)]
-    flags += ["--model-store", str(place.store), "--models", f"{variant.name}.mar"]
+    flags += ["--model-store", str(place.store), "--models", *(f"{one.name}.mar" for one in (variant, *others))]
     command = [*ZTS, "start", *flags, "--ts-config", str(_properties(folder, config))]
     return _Command(command, port, _environ(folder), client_address=f"ipc://{run}/client.ipc")
 

@@ -24,12 +24,13 @@ WAIT_S = 10.0
 
 
 class BrokerProcess:
-    """``python -m zts broker`` in a runtime folder of its own."""
+    """``python -m zts broker``, or with ``broker="embedded"`` the ``zts http`` that is one, in a folder of its own."""
 
     def __init__(self, **settings: Any) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="zb-", dir="/tmp")
         endpoints = Endpoints.in_folder(self.folder.name)
-        values = {"heartbeat_s": 0.2, **settings}
+        any_port = dict.fromkeys(("inference_address", "management_address", "metrics_address"), "http://127.0.0.1:0")
+        values = {"heartbeat_s": 0.2, **any_port, **settings}
         self.settings = Settings(runtime_dir=self.folder.name, endpoints=endpoints, **values)
         self.endpoints = endpoints
         self.path = Path(self.folder.name)
@@ -38,10 +39,14 @@ class BrokerProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> BrokerProcess:
-        command = [sys.executable, "-m", "zts", "broker", "--settings", str(self._settings_file)]
+        command = self.command()
         with open(self.path / "log", "ab") as log:
             self.process = subprocess.Popen(command, stderr=log, stdout=log)
         return self
+
+    def command(self) -> list[str]:
+        role = "http" if self.settings.broker == "embedded" else "broker"
+        return [sys.executable, "-m", "zts", role, "--settings", str(self._settings_file)]
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         assert self.process is not None

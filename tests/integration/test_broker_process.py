@@ -1,4 +1,4 @@
-"""The broker as a process: jobs through it, restarts of it, bad peers, bad addresses."""
+"""The broker from outside, alone and inside an HTTP server: jobs through it, restarts, bad peers, bad addresses."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ SPEC = ModelSpec(name="noop", version="1.0", url="noop.mar", batch_size=4, job_q
 class Stage:
     """A running broker with an admin, a node, and one ready worker."""
 
-    def __init__(self) -> None:
-        self.broker = BrokerProcess().start()
+    def __init__(self, broker: str) -> None:
+        self.broker = BrokerProcess(broker=broker).start()
         at = self.broker.endpoints
         self.admin = FakeAdmin(at)
         self.node = FakeNode(at, SPEC)
@@ -60,19 +60,24 @@ class Stage:
         self.broker.close()
 
 
+@pytest.fixture(params=["separate", "embedded"])
+def where(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def stage() -> Iterator[Stage]:
-    made = Stage()
+def stage(where: str) -> Iterator[Stage]:
+    made = Stage(where)
     yield made
     made.close()
 
 
 @pytest.fixture
-def brokers() -> Iterator[Callable[..., BrokerProcess]]:
+def brokers(where: str) -> Iterator[Callable[..., BrokerProcess]]:
     made: list[BrokerProcess] = []
 
     def make(**settings: object) -> BrokerProcess:
-        made.append(BrokerProcess(**settings))
+        made.append(BrokerProcess(broker=where, **settings))
         return made[-1]
 
     yield make
@@ -238,8 +243,7 @@ def test_sigterm_ends_it_cleanly_and_removes_its_sockets(brokers: Callable[..., 
 def test_a_second_broker_at_the_same_address_says_so_and_ends_with_1(brokers: Callable[..., BrokerProcess]):
     broker = brokers().start()
     admin = FakeAdmin(broker.endpoints)
-    command = [sys.executable, "-m", "zts", "broker", "--settings", str(broker.path / "settings.json")]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    second = subprocess.run(broker.command(), capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert second.returncode == 1
     assert second.stderr.splitlines()[-1].endswith("is in use; is another broker running?")
     assert admin.ask("health")[0] == 200

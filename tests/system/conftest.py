@@ -1,4 +1,8 @@
-"""The real command line: every test here starts zts as a user would and talks to it from outside."""
+"""The real command line: every test here starts zts as a user would and talks to it from outside.
+
+Each runs twice, with the broker in a process of its own and inside the HTTP server (``zts_broker``), unless a marker
+``separate_only`` says why once is enough.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,26 @@ from typing import Any
 import psutil
 import pytest
 
+from zts.client.control import ControlClient
+
 ROOT = Path(__file__).parents[2]
 HANDLERS = Path(__file__).parent / "handlers"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "broker" in metafunc.fixturenames:
+        once = metafunc.definition.get_closest_marker("separate_only")
+        assert once is None or once.args, "separate_only needs a reason"
+        modes = ["separate"] if once else ["separate", "embedded"]
+        if metafunc.definition.get_closest_marker("embedded_only"):
+            modes = ["embedded"]
+        metafunc.parametrize("broker", modes, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> str:
+    """Where the broker is: ``separate`` or ``embedded``."""
+    return str(request.param)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,6 +103,7 @@ class Server:
     flags: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     environ: dict[str, str] = field(default_factory=dict)
+    broker: str = "separate"
 
     @property
     def runtime_dir(self) -> Path:
@@ -96,6 +119,7 @@ class Server:
             **env,
             "ZTS_RUNTIME_DIR": str(self.runtime_dir),
             "LOG_LOCATION": str(self.folder / "logs"),
+            "ZTS_BROKER": self.broker,
             **self.environ,
         }
 
@@ -143,6 +167,12 @@ class Server:
     def url(self, port: str, path: str) -> str:
         return self.addresses()[port].rstrip("/") + path
 
+    def is_busy(self) -> bool:
+        """Tell whether a worker runs a batch."""
+        with ControlClient(f"ipc://{self.runtime_dir}/control.ipc") as control:
+            _, body = control.request("status", {}, timeout_s=20)
+        return any(worker["state"] == "busy" for model in body["models"] for worker in model["workers"])
+
     def predict(self, model: str, data: bytes = b"x", **kwargs: Any) -> Answer:
         return call(self.url("inference", f"/predictions/{model}"), method="POST", data=data, **kwargs)
 
@@ -159,6 +189,9 @@ class Server:
         return [parent, *parent.children(recursive=True)]
 
     def role(self, name: str) -> list[psutil.Process]:
+        """Return the processes of a role; that of an embedded broker is the HTTP server's."""
+        if name == "broker" and self.broker == "embedded":
+            name = "http"
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
@@ -210,7 +243,7 @@ def make_archive(
 
 
 @pytest.fixture
-def make_server() -> Iterator[Callable[..., Server]]:
+def make_server(broker: str) -> Iterator[Callable[..., Server]]:
     """Return a maker of servers that are stopped, and whose folders are removed, when the test ends."""
     made: list[Server] = []
 
@@ -218,7 +251,7 @@ def make_server() -> Iterator[Callable[..., Server]]:
         folder = Path(tempfile.mkdtemp(prefix="zts-t-"))
         own_store = folder / "store"
         own_store.mkdir()
-        server = Server(folder, store or own_store, flags, environ=environ)
+        server = Server(folder, store or own_store, flags, environ=environ, broker=broker)
         made.append(server)
         return server
 

@@ -21,7 +21,7 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=xyz"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("b")
     store = folder / "store"
     store.mkdir()
@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     make_archive(store, "small", "tricky.py", config="jobQueueSize: 2\n")
     (folder / "config.properties").write_text("max_request_size=100000\n")
     names = ("echo.mar", "tricky.mar", "batch.mar", "gentle.mar", "small.mar")
-    running = Server(folder, store, ("--models", *names))
+    running = Server(folder, store, ("--models", *names), broker=broker)
     running.start()
     yield running
     running.stop()
@@ -149,7 +149,7 @@ def test_a_full_queue_is_refused_with_torchserves_text_and_the_cause(server: Ser
 def test_a_deadline_that_passes_in_the_queue_is_answered_and_the_job_never_run(server: Server) -> None:
     with concurrent.futures.ThreadPoolExecutor() as pool:
         slow = pool.submit(server.predict, "tricky", b"sleep 1.0")
-        wait_for(lambda: '"busy"' in server.run("status", "--json").stdout, "the slow one runs")
+        wait_for(server.is_busy, "the slow one runs")
         late = server.predict("tricky", b"exit", headers={"x-zts-timeout-ms": "100"})
         expect(late, 408, "RequestTimeoutException", "")
         assert slow.result().status == 200

@@ -31,7 +31,7 @@ def test_start_detaches_refuses_a_second_and_stop_leaves_nothing(make_server: Ca
     assert "Model server started." in started.stdout
     pid = int((server.runtime_dir / "zts.pid").read_text())
     everybody = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    assert len(everybody) >= 5
+    assert len(everybody) >= (4 if server.broker == "embedded" else 5)
     assert server.predict("echo", b"x").body == b"x"
     second = server.run("start", *server.start_flags())
     assert second.returncode == 1
@@ -73,6 +73,7 @@ def test_two_instances_do_not_meet(make_server: Callable[..., Server]) -> None:
     assert one.predict("echo", b"x").status == 200
 
 
+@pytest.mark.separate_only("about the supervisor's files")
 def test_a_stale_pid_file_is_removed(make_server: Callable[..., Server]) -> None:
     server = make_server()
     server.runtime_dir.mkdir(mode=0o700)
@@ -81,6 +82,7 @@ def test_a_stale_pid_file_is_removed(make_server: Callable[..., Server]) -> None
     assert "orphan pid file" in server.log()
 
 
+@pytest.mark.separate_only("the command line ends before a broker is there")
 @pytest.mark.parametrize(
     ("flags", "code", "part"),
     [
@@ -115,6 +117,7 @@ def test_a_port_in_use_fails_the_start_and_names_it(make_server: Callable[..., S
     assert server.run("status").returncode == 3
 
 
+@pytest.mark.separate_only("about what is loaded at the start")
 def test_a_missing_archive_is_one_warning_and_the_others_are_served(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "nofile.mar", "mine=echo.mar")
     make_archive(server.store, "echo", "echo.py")
@@ -123,6 +126,7 @@ def test_a_missing_archive_is_one_warning_and_the_others_are_served(make_server:
     assert server.predict("mine", b"x").body == b"x"
 
 
+@pytest.mark.separate_only("about configuration")
 def test_torchserves_flags_and_config_file_are_taken(make_server: Callable[..., Server], tmp_path: Path) -> None:
     server = make_server()
     make_archive(server.store, "echo", "echo.py")
@@ -138,6 +142,7 @@ def test_torchserves_flags_and_config_file_are_taken(make_server: Callable[..., 
     assert "did you mean job_queue_size?" in server.log()
 
 
+@pytest.mark.separate_only("about the sample model")
 def test_first_answer_of_the_sample_model_within_seconds_of_the_start(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "digits.mar", store=ROOT / "model_store")
     server.start()
@@ -168,6 +173,7 @@ def alone(make_server: Callable[..., Server]) -> Iterator[Callable[..., subproce
             process.kill()
 
 
+@pytest.mark.separate_only("zts broker alone: test_embedded has the counterpart")
 def test_each_role_runs_alone_with_explicit_endpoints(
     make_server: Callable[..., Server], alone: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
@@ -192,6 +198,7 @@ def test_each_role_runs_alone_with_explicit_endpoints(
     assert "zts broker" in " ".join(psutil.Process(broker.pid).cmdline()).replace("-m zts", "zts")
 
 
+@pytest.mark.separate_only("there is no broker")
 def test_a_role_without_a_broker_says_so_and_waits(
     make_server: Callable[..., Server], alone: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
@@ -238,6 +245,7 @@ def test_a_built_wheel_holds_broker_and_workers(tmp_path: Path) -> None:
     assert not any(name.startswith(("broker/", "workers/", "tests/")) for name in names)
 
 
+@pytest.mark.separate_only("about log files")
 def test_logs_go_to_files_with_torchserves_names_and_as_json_when_asked(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "tricky.mar", "--log-format", "json", "--log-dir", "mylogs")
     make_archive(
@@ -261,6 +269,7 @@ def _text(folder: Path) -> str:
     return "".join(path.read_text() for path in folder.glob("*.log"))
 
 
+@pytest.mark.separate_only("about log files")
 def test_the_access_log_can_be_switched_off(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "echo.mar", "--no-access-log")
     make_archive(server.store, "echo", "echo.py")
@@ -298,6 +307,7 @@ def test_a_unix_socket_address_serves(make_server: Callable[..., Server]) -> Non
     assert done.stdout == b"x", done.stderr
 
 
+@pytest.mark.separate_only("about the supervisor's files")
 def test_a_folder_of_somebody_else_is_not_used(make_server: Callable[..., Server]) -> None:
     if os.getuid() != 0:
         pytest.skip("needs root to make a folder that belongs to somebody else")

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.system.conftest import Server, call, make_archive, wait_for
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
@@ -49,6 +51,7 @@ def snapshots(server: Server) -> list[Path]:
     return sorted((server.folder / "logs" / "config").glob("*.cfg"))
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_a_start_without_flags_goes_on_with_what_ran(make_server: Callable[..., Server]) -> None:
     server = make_server()
     make_archive(server.store, "one", "echo.py")
@@ -75,6 +78,7 @@ def test_a_start_without_flags_goes_on_with_what_ran(make_server: Callable[..., 
     assert snapshots(server) == before
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_a_whole_config_file_of_torchserve_is_taken(make_server: Callable[..., Server]) -> None:
     server = make_server()
     make_archive(server.store, "m", "echo.py")
@@ -100,6 +104,7 @@ def test_a_whole_config_file_of_torchserve_is_taken(make_server: Callable[..., S
     assert "vmargs (line 5), number_of_netty_threads (line 6), async_logging (line 7)" in java
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_the_models_key_and_its_limits(make_server: Callable[..., Server]) -> None:
     server = make_server()
     make_archive(server.store, "m", "echo.py")
@@ -116,6 +121,7 @@ def test_the_models_key_and_its_limits(make_server: Callable[..., Server]) -> No
         assert row["loadedAtStartup"] is True
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_two_archives_of_one_version_stop_the_start_and_are_named(make_server: Callable[..., Server]) -> None:
     server = make_server()
     make_archive(server.store, "m", "echo.py").rename(server.store / "a.mar")
@@ -158,6 +164,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_log_files_have_torchserves_names_and_forms(make_server: Callable[..., Server]) -> None:
     server = make_server(METRICS_LOCATION="")
     server.environ["METRICS_LOCATION"] = str(server.folder / "figures")
@@ -177,6 +184,7 @@ def test_log_files_have_torchserves_names_and_forms(make_server: Callable[..., S
     assert lines("ts_log.log", r" \[INFO \] \S+ \S+ - .*")
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_tokens_are_on_unless_switched_off_and_the_key_file_goes_with_the_stop(
     make_server: Callable[..., Server],
 ) -> None:
@@ -191,6 +199,7 @@ def test_tokens_are_on_unless_switched_off_and_the_key_file_goes_with_the_stop(
     assert not (server.folder / "key_file.json").exists()
 
 
+@pytest.mark.separate_only("about configuration and files")
 def test_torchserves_flags_and_refusals(make_server: Callable[..., Server]) -> None:
     server = make_server()
     assert server.run("--start", "--stop").returncode == 2

@@ -100,6 +100,7 @@ def test_streams_configured_models_and_coroutines(make_server: Callable[..., Ser
     connection.close()
 
 
+@pytest.mark.separate_only("about handlers: the broker only passes bytes on")
 def test_an_envelope_of_the_configuration_is_around_every_handler(make_server: Callable[..., Server]) -> None:
     server = make_server()
     make_archive(server.store, "sum", SUM)
@@ -109,6 +110,7 @@ def test_an_envelope_of_the_configuration_is_around_every_handler(make_server: C
     assert (answer.status, answer.body) == (200, b'{"predictions": [2, 4]}')
 
 
+@pytest.mark.separate_only("about handlers: the broker only passes bytes on")
 def test_a_models_own_packages_are_installed_at_registration(
     make_server: Callable[..., Server], tmp_path: Path
 ) -> None:
@@ -155,6 +157,7 @@ launcher.stop()
     assert server.run("status").returncode != 0
 
 
+@pytest.mark.separate_only("about handlers: the broker only passes bytes on")
 def test_the_launchers_start_that_fails_says_why(make_server: Callable[..., Server]) -> None:
     server = make_server()
     code = "import zts.compat\nfrom ts import launcher\nlauncher.start(model_store='/nowhere/at/all')\n"
@@ -165,6 +168,7 @@ def test_the_launchers_start_that_fails_says_why(make_server: Callable[..., Serv
     assert "the server ended with code 1 before it was up" in run.stderr
 
 
+@pytest.mark.separate_only("about handlers: the broker only passes bytes on")
 @pytest.mark.parametrize("body", [b'{"a": 1}', b"plain"])
 def test_try_shows_what_the_server_would_hand_over(make_server: Callable[..., Server], body: bytes) -> None:
     server = make_server()

@@ -84,6 +84,7 @@ def test_tokens_are_on_by_default_and_survive_a_killed_http_process(make_server:
     assert not key_file.exists()
 
 
+@pytest.mark.separate_only("about TLS")
 def test_https_without_files_is_self_signed(make_server: Callable[..., Server]) -> None:
     if shutil.which("openssl") is None:
         pytest.importorskip("cryptography")

@@ -123,6 +123,7 @@ def test_mode_log_writes_files_and_shows_our_own_families_only(make_server: Make
     assert "metric Bytes: a counter cannot go down; the value -1 is dropped" in model_log
 
 
+@pytest.mark.separate_only("about what workers and hosts report")
 def test_metrics_yaml_decides_what_is_kept(make_server: MakeServer, tmp_path: Path) -> None:
     path = tmp_path / "metrics.yaml"
     path.write_text(YAML)
@@ -138,6 +139,7 @@ def test_metrics_yaml_decides_what_is_kept(make_server: MakeServer, tmp_path: Pa
     assert "# HELP Bytes Torchserve prometheus counter metric with unit: count" in text
 
 
+@pytest.mark.separate_only("about what workers and hosts report")
 @pytest.mark.parametrize(("text", "said"), [("model_metrics: {meter: []}", "model_metrics.meter"), ("{", "is no YAML")])
 def test_a_bad_metrics_yaml_stops_the_start_with_one_line(
     make_server: MakeServer, tmp_path: Path, text: str, said: str
@@ -153,6 +155,7 @@ def test_a_bad_metrics_yaml_stops_the_start_with_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.separate_only("about what workers and hosts report")
 def test_a_command_can_stand_in_for_the_hosts_figures(make_server: MakeServer, tmp_path: Path) -> None:
     script = tmp_path / "figures.py"
     script.write_text("print('CPUUtilization.Percent:12.5|#Level:Host|#hostname:elsewhere,1795340916')\n")
@@ -163,6 +166,7 @@ def test_a_command_can_stand_in_for_the_hosts_figures(make_server: MakeServer, t
     assert "MemoryUsed{" not in scrape(server)
 
 
+@pytest.mark.separate_only("about what workers and hosts report")
 def test_the_hosts_figures_can_be_switched_off(make_server: MakeServer) -> None:
     server = started(make_server, "metrics_mode=legacy", "disable_system_metrics=true")
     assert server.predict("own").status == 200

@@ -69,6 +69,7 @@ def test_kill_9_of_a_worker_under_load_fails_no_request_and_it_is_back_within_2_
     assert "SIGKILL" in server.log()
 
 
+@pytest.mark.separate_only("REST dies with an embedded broker: test_embedded has the counterpart")
 def test_kill_9_of_the_broker_fails_no_request(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "echo.mar")
     make_archive(server.store, "echo", "echo.py", config=ECHO_TWO)
@@ -153,7 +154,7 @@ def test_stop_lets_running_requests_finish(make_server: Callable[..., Server]) -
     server.start()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         slow = pool.submit(server.predict, "tricky", b"sleep 1.5")
-        wait_for(lambda: '"busy"' in server.run("status", "--json").stdout, "the request runs")
+        wait_for(server.is_busy, "the request runs")
         everybody = server.processes()
         assert server.process is not None
         server.process.send_signal(signal.SIGTERM)
@@ -207,7 +208,7 @@ def test_a_high_priority_request_overtakes_those_that_wait(make_server: Callable
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         sent = [pool.submit(send, "first", "normal")]
-        wait_for(lambda: '"busy"' in server.run("status", "--json").stdout, "the first one runs")
+        wait_for(server.is_busy, "the first one runs")
         for count, (name, priority) in enumerate((("low", "low"), ("normal", "normal"), ("high", "high")), 1):
             sent.append(pool.submit(send, name, priority))
             wait_for(lambda count=count: waiting(count), f"{count} wait")  # type: ignore[misc]

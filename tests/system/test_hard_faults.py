@@ -166,6 +166,7 @@ def test_an_open_circuit_answers_503_with_the_reason_and_scaling_closes_it(make_
 # ---------------------------------------------------------------- processes that vanish
 
 
+@pytest.mark.separate_only("REST dies with an embedded broker: test_embedded has the counterpart")
 def test_no_request_is_lost_or_mixed_up_while_workers_node_and_broker_are_killed(
     make_server: Callable[..., Server],
 ) -> None:
@@ -220,6 +221,8 @@ def test_no_request_is_lost_or_mixed_up_while_workers_node_and_broker_are_killed
 @pytest.mark.parametrize("role", ["broker", "node"])
 def test_a_registration_survives_the_death_of_broker_or_node(make_server: Callable[..., Server], role: str) -> None:
     server = make_server()
+    if (server.broker, role) == ("embedded", "broker"):
+        pytest.skip("REST dies with an embedded broker")
     make_archive(server.store, "slow", SLOW_LOAD, config=ONE)
     server.start()
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -401,6 +404,7 @@ def test_two_hundred_connections_leave_no_descriptor_behind(make_server: Callabl
 # ---------------------------------------------------------------- the host
 
 
+@pytest.mark.separate_only("about log files")
 def test_on_a_full_disk_for_logs_serving_goes_on(make_server: Callable[..., Server]) -> None:
     server = make_server("--models", "nasty.mar")
     logs = server.folder / "logs"

@@ -22,7 +22,7 @@ SAMPLES = ROOT / "model_store" / "digits" / "samples"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, broker: str) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("s")
     store = folder / "store"
     store.mkdir()
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     make_archive(store, "echo", "echo.py", config="minWorkers: 2\nmaxWorkers: 2\nbatchSize: 4\n")
     make_archive(store, "tricky", "tricky.py", config="minWorkers: 1\nmaxWorkers: 1\nprefetch: false\n")
     make_archive(store, "array", ARRAY_HANDLER)
-    running = Server(folder, store, ("--models", "all"))
+    running = Server(folder, store, ("--models", "all"), broker=broker)
     running.start()
     yield running
     running.stop()
@@ -178,7 +178,7 @@ def test_a_client_that_hangs_up_is_cancelled(server: Server) -> None:
     host, port = server.addresses()["inference"].removeprefix("http://").rstrip("/").split(":")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         busy = pool.submit(server.predict, "tricky", b"sleep 1.0")
-        wait_for(lambda: _running(server), "the first request runs")
+        wait_for(server.is_busy, "the first request runs")
         with socket.create_connection((host, int(port))) as sock:
             sock.sendall(b"POST /predictions/tricky HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nexit")
             wait_for(lambda: _queued(server) == 1, "the second request is queued")
@@ -190,12 +190,6 @@ def test_a_client_that_hangs_up_is_cancelled(server: Server) -> None:
 
 def _queued(server: Server) -> int:
     return int(server.manage("GET", "/models/tricky").json()[0]["jobQueueStatus"]["pendingRequests"])
-
-
-def _running(server: Server) -> bool:
-    status = json.loads(server.run("status", "--json").stdout)
-    text = json.dumps(status)
-    return '"busy"' in text
 
 
 def test_zts_predict_and_models(server: Server) -> None:

@@ -37,6 +37,7 @@ def server(make_server: Callable[..., Server]) -> Iterator[Server]:
     assert made.predict("sleeping").body == b"done"
 
 
+@pytest.mark.separate_only("about the search, over the same sockets")
 def test_the_largest_batch_wins_for_a_model_whose_calls_cost_the_same(server: Server) -> None:
     done = server.run("tune", "sleeping", "--p99", "1s", *QUICK, "--batch-sizes", "1,16", "--concurrency", "16")
     assert done.returncode == 0, done.stderr
@@ -47,6 +48,7 @@ def test_the_largest_batch_wins_for_a_model_whose_calls_cost_the_same(server: Se
     assert "batch 16, window learnt, 1 worker, 16 in flight" in done.stderr
 
 
+@pytest.mark.separate_only("about the search, over the same sockets")
 def test_a_goal_below_one_call_is_not_reachable_and_the_nearest_setting_is_shown(server: Server) -> None:
     done = server.run("tune", "sleeping", "--p99", "5ms", *QUICK, "--batch-sizes", "4", "--rest",
                       server.url("inference", ""), "--json")  # fmt: skip
@@ -76,6 +78,7 @@ def test_each_setting_really_runs_and_an_interrupt_removes_the_copy(server: Serv
     assert process.returncode == 130
 
 
+@pytest.mark.separate_only("about the search, over the same sockets")
 def test_wrong_usage_and_no_broker_are_one_line(server: Server) -> None:
     for flags, code, text in (
         (("missing", "--p99", "5ms"), 2, "missing"),

@@ -47,6 +47,24 @@ def parse(*flags: str) -> argparse.Namespace:
     return parser.parse_strictly(flags)
 
 
+def test_where_the_broker_is_comes_from_file_variable_or_flag() -> None:
+    Path("c.properties").write_text("zts_broker=Embedded\n")
+    in_file, _ = load_settings(parse("--ts-config", "c.properties"), {})
+    by_variable, _ = load_settings(parse(), {"ZTS_BROKER": "embedded"})
+    by_flag, _ = load_settings(parse("--broker", "separate"), {"ZTS_BROKER": "embedded"})
+    default, _ = load_settings(parse(), {})
+    found = (in_file.broker, by_variable.broker, by_flag.broker, default.broker)
+    assert found == ("embedded", "embedded", "separate", "separate")
+
+
+def test_the_broker_is_separate_or_embedded_and_embedded_is_for_one_http_server() -> None:
+    with pytest.raises(ConfigError, match="zts_broker=inside: separate or embedded is needed"):
+        load_settings(parse("--broker", "inside"), {})
+    with pytest.raises(ConfigError, match="for one HTTP server, and zts_http_processes is 2"):
+        load_settings(parse("--broker", "embedded", "--http-processes", "2"), {})
+    load_settings(parse("--broker", "embedded", "--http-processes", "1"), {})
+
+
 def test_properties_know_comments_separators_continuations_and_escapes() -> None:
     text = "# c\n! c\na=1\nb : 2\nc 3\nlong=x,\\\n   y\\\n  z\nu=\\u00e9\\:\npath=C:\\\\t\nempty=\na=4\n"
     assert {key: value for key, (value, _) in parse_properties(text).items()} == {

@@ -148,9 +148,12 @@ class BaseHandler:
 
     def _has_flag(self, name: str) -> bool:
         context = self.context
-        if not context or not getattr(context, "request_processor", True):
+        if not context:
             return False
-        return str(context.get_request_header(0, name)) == "True"
+        try:
+            return str(context.get_request_header(0, name)) == "True"
+        except (IndexError, TypeError):  # a context without requests
+            return False
 
     def _load_model(self, model_dir: str, model_file: str | None) -> Any:
         """Load by what the manifest names: code with weights, else by the suffix of the weights file."""

@@ -7,6 +7,7 @@ import os
 import sys
 
 from zts.config import add_server_arguments, load_settings
+from zts.errors import ConfigError
 from zts.logs import setup_logging
 
 __all__ = ["add_arguments", "run"]
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
 
     die_with_parent()
     settings, notes = load_settings(args, os.environ)
+    if settings.broker == "embedded":
+        raise ConfigError("zts_broker=embedded: the broker runs inside 'zts http', there is none to start")
     setup_logging(settings, "broker")
     for note in notes:
         print(f"zts broker: {note}", file=sys.stderr)

@@ -17,8 +17,7 @@ from typing import Any, Self
 from zts.client.addresses import default_endpoints
 from zts.client.connection import Connection
 from zts.client.core import ClientCore
-from zts.client.jobs import JobOptions, build_job
-from zts.client.sync import Headers
+from zts.client.jobs import Headers, JobTemplate, Templates
 from zts.client.waiters import settle
 from zts.clock import monotonic, wall_time_s
 from zts.errors import BadRequest, Cancelled, ZtsError
@@ -45,7 +44,7 @@ class AsyncClient:
     def __init__(self, address: str | None = None, *, timeout_s: float | None = 30.0) -> None:
         self.address = address or default_endpoints().client
         self.client_id = uuid.uuid4().hex
-        self._timeout_s = timeout_s
+        self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)
         self._ids = itertools.count(1)
         self._pid = os.getpid()
         self._hello = Hello(Role.CLIENT, self.client_id, int(wall_time_s() * 1000))
@@ -100,12 +99,7 @@ class AsyncClient:
             BadRequest: At once, if the data cannot travel or an argument is out of range; all other errors come out
                 of the future.
         """
-        if timeout_s == -1:
-            timeout_s = self._timeout_s
-        options = JobOptions(
-            version=version, timeout_s=timeout_s, priority=priority, headers=headers, content_type=content_type
-        )
-        return self._submit(model, data, options)
+        return self._submit(self._templates.get(model, version, timeout_s, priority, headers, content_type), data)
 
     async def predict_many(
         self, model: str, items: Iterable[object], version: str | None = None, **options: Any
@@ -117,8 +111,8 @@ class AsyncClient:
         Raises:
             ZtsError: The error of the first item that has one, after all are done.
         """
-        job_options = JobOptions(**{"version": version, "timeout_s": self._timeout_s, **options})
-        futures = [self._submit(model, item, job_options) for item in items]
+        template = self._templates.get(model, version, **options)
+        futures = [self._submit(template, item) for item in items]
         answers = await asyncio.gather(*futures, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -149,19 +143,20 @@ class AsyncClient:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._connection = Connection(self.address)
-            for descriptor in self._connection.descriptors:
-                self._loop.add_reader(descriptor, self._turn)
+            socket, monitor = self._connection.descriptors
+            self._loop.add_reader(socket, self._turn)
+            self._loop.add_reader(monitor, self._monitor_turn)
             self._turn_soon()
         return self._loop
 
-    def _submit(self, model: str, data: object, options: JobOptions) -> asyncio.Future[Any]:
+    def _submit(self, template: JobTemplate, data: object) -> asyncio.Future[Any]:
         loop = self._open()
         job_id = next(self._ids)
-        job = build_job(job_id, model, data, options, f"{self.client_id[:12]}-{job_id}")
+        job = template.job(job_id, data)
         now = monotonic()
         future = _JobFuture(loop=loop)
         future.client, future.job_id = self, job_id
-        self._core.submit(job, None if options.timeout_s is None else now + options.timeout_s, now, future)
+        self._core.submit(job, None if template.timeout_s is None else now + template.timeout_s, now, future)
         self._turn_soon()
         return future
 
@@ -198,6 +193,11 @@ class AsyncClient:
             self._turn_soon()
         else:
             self._set_timer(self._loop, now)
+
+    def _monitor_turn(self) -> None:
+        if self._connection is not None:
+            self._connection.look_at_monitor()
+            self._turn()
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         deadline = self._core.next_deadline()

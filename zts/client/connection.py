@@ -1,10 +1,15 @@
 """One DEALER socket to the broker and its monitor: messages in, messages out, connections noticed.
 
-Owned by one thread. It decides nothing: ``ClientCore`` and ``ControlClient`` do.
+Owned by one thread at a time. It decides nothing: ``ClientCore`` and ``ControlClient`` do.
+
+Every question to a ZeroMQ socket is a system call or two, so ``wait`` polls the sockets' file descriptors and asks the
+sockets only what a descriptor cannot say. Such a descriptor is edge-triggered: it may be slept on only after the socket
+had nothing to read, and a send can swallow the edge; ``_is_empty`` remembers that.
 """
 
 from __future__ import annotations
 
+import select
 from typing import Final
 
 import zmq
@@ -17,6 +22,11 @@ from zts.wire.messages import Body, Message
 __all__ = ["Connection"]
 
 _GOODBYE_LINGER_MS: Final = 100
+# As plain numbers: pyzmq's are enum members, which cost a look-up and a conversion each time.
+_EVENTS: Final = int(zmq.EVENTS)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_POLLIN: Final = int(zmq.POLLIN)
+_RCVMORE: Final = int(zmq.RCVMORE)
 
 
 class Connection:
@@ -48,9 +58,13 @@ class Connection:
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
         self.bad_messages = 0
-        self._poller = zmq.Poller()
-        self._poller.register(self.socket, zmq.POLLIN)
-        self._poller.register(self.monitor, zmq.POLLIN)
+        self._poller = select.poll()
+        self._monitor_descriptor = int(self.monitor.getsockopt(zmq.FD))
+        for descriptor in self.descriptors:
+            self._poller.register(descriptor, select.POLLIN)
+        self._is_empty = False  # nothing to read since the socket was last asked, so its descriptor can be slept on
+        self._look_at_monitor = True
+        self._watched = -1
         try:
             self.socket.connect(address)
         except zmq.ZMQError as exc:
@@ -63,12 +77,13 @@ class Connection:
 
     def send_frames(self, frames: list[Body]) -> bool:
         """Send encoded frames at once; False if there is no connection."""
+        self._is_empty = False
         for attempt in (1, 2):
             try:
                 if len(frames) == 1:
-                    self.socket.send(frames[0], zmq.NOBLOCK)
+                    self.socket.send(frames[0], _NOBLOCK)
                 else:
-                    self.socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+                    self.socket.send_multipart(frames, _NOBLOCK, copy=False)
                 return True
             except zmq.Again:
                 # A fresh connection is known to the socket only after it has looked at its commands.
@@ -77,20 +92,21 @@ class Connection:
         return False
 
     def receive(self, limit: int = 64) -> list[Message]:
-        """Return up to ``limit`` messages that are there; fewer means that all are drained.
+        """Return up to ``limit`` messages that are there.
 
         Frames behind the header are ``zmq.Frame`` objects, not copied. Messages that break the protocol are counted
         in ``bad_messages`` and dropped.
         """
         out: list[Message] = []
-        socket = self.socket
+        receive, ask = self.socket.recv, self.socket.get
         for _ in range(limit):
-            try:
-                frames: list[Body] = [socket.recv(zmq.NOBLOCK)]
-            except zmq.Again:
+            # An answer to this is half as dear as zmq.Again.
+            if not int(ask(_EVENTS)) & _POLLIN:
+                self._is_empty = True
                 break
-            while socket.getsockopt(zmq.RCVMORE):
-                frames.append(socket.recv(zmq.NOBLOCK, copy=False))
+            frames: list[Body] = [receive(_NOBLOCK)]
+            while ask(_RCVMORE):
+                frames.append(receive(_NOBLOCK, copy=False))
             try:
                 out.append(codec.decode(frames))
             except RemoteProtocolError:
@@ -98,12 +114,30 @@ class Connection:
         return out
 
     def watch(self, descriptor: int) -> None:
-        """Let ``wait`` return when ``descriptor`` is readable too."""
-        self._poller.register(descriptor, zmq.POLLIN)
+        """Let ``wait`` return when ``descriptor`` is readable too; it can be one only."""
+        self._watched = descriptor
+        self._poller.register(descriptor, select.POLLIN)
 
-    def wait(self, wait_s: float | None) -> None:
-        """Return when there is something to receive, a connection came or went, or ``wait_s`` is over (None: never)."""
-        self._poller.poll(None if wait_s is None else max(0, int(wait_s * 1000) + 1))
+    def wait(self, wait_s: float | None) -> bool:
+        """Return when there is something to receive, a connection came or went, or ``wait_s`` is over (None: never).
+
+        It may return for nothing. The answer is whether the watched descriptor is readable.
+        """
+        if not self._is_empty:
+            if int(self.socket.get(_EVENTS)) & _POLLIN:
+                return False
+            self._is_empty = True
+        is_watched_readable = False
+        for descriptor, _ in self._poller.poll(None if wait_s is None else max(0, int(wait_s * 1000) + 1)):
+            if descriptor == self._watched:
+                is_watched_readable = True
+            elif descriptor == self._monitor_descriptor:
+                self._look_at_monitor = True
+        return is_watched_readable
+
+    def look_at_monitor(self) -> None:
+        """Let the next ``connection_events`` ask the monitor; ``wait`` does so itself when there is something."""
+        self._look_at_monitor = True
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -113,6 +147,9 @@ class Connection:
     def connection_events(self) -> list[bool]:
         """Return what happened to the connection since the last call: True for made, False for lost."""
         out: list[bool] = []
+        if not self._look_at_monitor:
+            return out
+        self._look_at_monitor = False
         while True:
             try:
                 event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))

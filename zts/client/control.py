@@ -112,6 +112,7 @@ class ControlClient:
                     self._heartbeat_s = max(0.05, message.heartbeat_ms / 1000)
                 elif isinstance(message, Refused) and message.code != "say_hello":
                     raise error_from_wire(message.code, f"The broker refused: {message.message}", 503)
+        self._connection.look_at_monitor()
         self._connection.connection_events()  # of the connection that was welcomed
 
     def _wait_for_reply(self, request: Request, deadline: float) -> Reply:
@@ -142,6 +143,7 @@ class ControlClient:
 
     def _notice_connections(self) -> bool:
         """Return whether a connection was made or lost since the last look; if so HELLO is due again."""
+        self._connection.look_at_monitor()  # much may have happened since the last call
         changed = bool(self._connection.connection_events())
         if changed:
             self._heartbeat_s = 0.0

@@ -2,15 +2,20 @@
 
 No socket and no clock here, and no threads: one loop owns a core. The loop tells it what happened (``connected``,
 ``lost``, ``handle``, ``submit``, ``cancel``) and then calls ``tick``, which returns what to send and whom to answer.
+
+Cost: a job is one tuple in one dict, from ``submit`` to its answer. Deadlines have no structure of their own: the core
+remembers the earliest one and looks at all jobs when that one comes, which is once in a while and not once a job.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable
+from math import inf
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from zts.client.addresses import no_broker
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
-from zts.inflight import BROKEN_STREAM, Entry, Inflight, joined
+from zts.inflight import BROKEN_STREAM
 from zts.wire.frames import MAX_ROWS
 from zts.wire.messages import Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
 
@@ -20,14 +25,14 @@ JOBS_PER_MESSAGE: Final = 1024
 # The broker knows better where a late job was, so its own answer gets this long after the deadline.
 _GRACE_S: Final = 0.25
 _HELLO_RETRY_S: Final = 0.5
+# With many jobs in flight whose deadlines come one by one, looking at all of them must not become the main work.
+_SECONDS_BETWEEN_LOOKS_PER_JOB: Final = 1e-6
 
-
-class Answer(NamedTuple):
-    """The end of a job: ``result`` from the broker, or ``error`` from this side (exactly one of them)."""
-
-    waiter: Any
-    result: Result | None
-    error: ZtsError | None
+# The end of a job: its waiter, and the result from the broker or the error from this side (exactly one of them). A
+# plain tuple, because a hundred thousand of them are made each second.
+Answer: TypeAlias = tuple[Any, Result | None, ZtsError | None]
+# The waiter of a job that has no answer yet, the job as it was first sent, and its deadline.
+_Pending: TypeAlias = tuple[Any, Job, float]
 
 
 class Tick(NamedTuple):
@@ -54,8 +59,10 @@ class ClientCore:
         self._hello = hello
         self._address = address
         self._connect_timeout_s = connect_timeout_s
-        self._inflight = Inflight()
-        self._outbox: dict[int, Job] = {}  # to be sent in this tick
+        self._pending: dict[int, _Pending] = {}  # by job id, in the order of sending, which a resend keeps
+        self._parts: dict[int, list[Result]] = {}  # of answers that have begun
+        self._look_at = inf  # no deadline comes earlier
+        self._outbox: list[Job] = []  # to be sent in this tick
         self._cancels: list[int] = []
         self._unsent: dict[int, float] = {}  # job id → when it gives up; in that order, as the wait is the same for all
         self._answers: list[Answer] = []
@@ -63,7 +70,7 @@ class ClientCore:
         self._hello_at: float | None = 0.0
 
     def __len__(self) -> int:
-        return len(self._inflight)
+        return len(self._pending)
 
     @property
     def is_welcomed(self) -> bool:
@@ -71,20 +78,51 @@ class ClientCore:
         return self._welcomed
 
     def submit(self, job: Job, deadline: float | None, now: float, waiter: Any) -> None:
-        """Take over a job; its answer comes out of some later ``tick`` with ``waiter``."""
-        self._inflight.add(job, deadline, now, waiter)
+        """Take over a job; its answer comes out of some later ``tick`` with ``waiter``.
+
+        Raises:
+            ValueError: If the job id is in flight already.
+        """
+        job_id = job[0]
+        if job_id in self._pending:
+            raise ValueError(f"job {job_id} is in flight already")
+        if deadline is None:
+            deadline = inf
+        elif deadline < self._look_at:
+            self._look_at = deadline
+        self._pending[job_id] = (waiter, job, deadline)
         if self._welcomed:
-            self._outbox[job.job_id] = job
+            self._outbox.append(job)
         else:
-            self._unsent[job.job_id] = now + self._connect_timeout_s
+            self._unsent[job_id] = now + self._connect_timeout_s
+
+    def submit_many(self, jobs: list[Job], deadline: float | None, now: float, waiters: Iterable[Any]) -> None:
+        """Take over jobs that share a deadline: as many calls of ``submit``, but cheaper.
+
+        Args:
+            jobs: New ones: their ids must never have been in flight.
+            deadline: Of each of them, monotonic seconds or None.
+            now: Monotonic seconds.
+            waiters: One for each job.
+        """
+        if deadline is None:
+            deadline = inf
+        elif deadline < self._look_at:
+            self._look_at = deadline
+        pending = self._pending
+        for job, waiter in zip(jobs, waiters, strict=True):
+            pending[job[0]] = (waiter, job, deadline)
+        if self._welcomed:
+            self._outbox += jobs
+        else:
+            gives_up_at = now + self._connect_timeout_s
+            self._unsent.update((job[0], gives_up_at) for job in jobs)
 
     def cancel(self, job_id: int) -> bool:
         """Give up a job without an answer; False if it is answered already."""
-        if self._inflight.cancel(job_id) is None:
+        if self._pending.pop(job_id, None) is None:
             return False
-        was_sent = self._outbox.pop(job_id, None) is None and self._unsent.pop(job_id, None) is None
-        if was_sent and self._welcomed:
-            self._cancels.append(job_id)
+        self._forget(job_id)
         return True
 
     def connected(self, now: float) -> None:
@@ -95,32 +133,21 @@ class ClientCore:
     def lost(self, now: float) -> None:
         """The connection is gone or did not take a message: everything unanswered is sent again after WELCOME."""
         self._welcomed = False
-        self._outbox.clear()
-        self._cancels.clear()
+        self._outbox = []
+        self._cancels = []
         self._hello_at = now + _HELLO_RETRY_S
 
     def handle(self, message: Message, now: float) -> None:
         """Take a message from the broker; kinds that a client does not expect are ignored."""
         if isinstance(message, Results):
-            take, answers = self._inflight.take, self._answers
-            for row in message.rows:
-                entry = take(row.item_id)
-                # None: a late answer of a job that was cancelled or expired, or the second one after a resend.
-                if entry is not None:
-                    answers.append(Answer(entry.waiter, joined(entry, row) if entry.has_parts else row, None))
+            self._take_results(message)
         elif isinstance(message, Chunks):
             for row in message.rows:
-                entry = self._inflight.get(row.item_id)
-                if entry is not None:
-                    entry.keep(row)
+                if row.item_id in self._pending:
+                    self._parts.setdefault(row.item_id, []).append(row)
         elif isinstance(message, Welcome):
             if not self._welcomed:
-                self._welcomed = True
-                self._hello_at = None
-                self._unsent.clear()
-                for entry in self._inflight.take_begun():
-                    self._answers.append(Answer(entry.waiter, None, BrokerUnavailable(BROKEN_STREAM)))
-                self._outbox = {job.job_id: job for job in self._inflight.unanswered(now)}
+                self._begin(now)
         elif isinstance(message, Refused):
             if message.code == "say_hello":
                 self.lost(now)
@@ -130,32 +157,40 @@ class ClientCore:
 
     def tick(self, now: float) -> Tick:
         """Return what to send, in order, and all answers since the last call."""
-        self._expire(now)
+        if self._look_at <= now - _GRACE_S:
+            self._expire(now)
+        if self._unsent:
+            self._give_up(now)
+        messages = self.take_messages(now)
+        answers, self._answers = self._answers, []
+        return Tick(messages, answers)
+
+    def take_messages(self, now: float) -> list[Message]:
+        """Return what to send, in order: the half of ``tick`` for what need not wait for its turn."""
         messages: list[Message] = []
         if self._hello_at is not None and self._hello_at <= now:
             messages.append(self._hello)
             self._hello_at = now + _HELLO_RETRY_S
-        if self._outbox:
-            rows = list(self._outbox.values())
-            messages += [Jobs(rows[i : i + JOBS_PER_MESSAGE]) for i in range(0, len(rows), JOBS_PER_MESSAGE)]
-            self._outbox.clear()
         if self._cancels:
-            ids = self._cancels
-            messages += [Cancel(ids[i : i + MAX_ROWS]) for i in range(0, len(ids), MAX_ROWS)]
-            self._cancels = []
-        answers, self._answers = self._answers, []
-        return Tick(messages, answers)
+            messages += self._cancel_messages()
+        if self._outbox:
+            rows, self._outbox = self._outbox, []
+            if len(rows) <= JOBS_PER_MESSAGE:
+                messages.append(Jobs(rows))
+            else:
+                messages += [Jobs(rows[i : i + JOBS_PER_MESSAGE]) for i in range(0, len(rows), JOBS_PER_MESSAGE)]
+        return messages
 
     def next_deadline(self) -> float | None:
-        """Return when ``tick`` is due even if nothing happens; None: never."""
-        times = [] if self._hello_at is None else [self._hello_at]
-        deadline = self._inflight.next_deadline()
-        if deadline is not None:
-            times.append(deadline + _GRACE_S)
-        for gives_up_at in self._unsent.values():
-            times.append(gives_up_at)
-            break
-        return min(times, default=None)
+        """Return when ``tick`` is due even if nothing happens; None: never. It may be early, never late."""
+        if not self._pending:
+            self._look_at = inf
+        due = self._look_at + _GRACE_S
+        if self._hello_at is not None and self._hello_at < due:
+            due = self._hello_at
+        if self._unsent:
+            due = min(due, next(iter(self._unsent.values())))
+        return None if due == inf else due
 
     def close(self, error: ZtsError) -> list[Answer]:
         """Forget all jobs and return their answers: ``error`` for each."""
@@ -163,34 +198,87 @@ class ClientCore:
         answers, self._answers = self._answers, []
         return answers
 
+    def _take_results(self, message: Results) -> None:
+        take, answer, parts = self._pending.pop, self._answers.append, self._parts
+        for row in message.rows:
+            pending = take(row[0], None)
+            # None: a late answer of a job that was cancelled or expired, or the second one after a resend.
+            if pending is not None:
+                if parts and row[0] in parts:
+                    row = _joined(parts.pop(row[0]), row)
+                answer((pending[0], row, None))
+
+    def _begin(self, now: float) -> None:
+        """The broker knows us: send everything that has no answer."""
+        self._welcomed = True
+        self._hello_at = None
+        self._unsent.clear()
+        for job_id in self._parts:
+            self._answers.append((self._pending.pop(job_id)[0], None, BrokerUnavailable(BROKEN_STREAM)))
+        self._parts.clear()
+        self._outbox = []
+        for _, job, deadline in self._pending.values():
+            if deadline == inf:
+                self._outbox.append(job)
+            elif deadline > now:
+                # At least 1: 0 would mean "no deadline".
+                self._outbox.append(job._replace(timeout_ms=max(1, round((deadline - now) * 1000))))
+
+    def _forget(self, job_id: int) -> None:
+        """Drop what belongs to a job that is no longer pending, and tell the broker if it may know the job."""
+        self._parts.pop(job_id, None)
+        self._unsent.pop(job_id, None)
+        if self._welcomed:
+            self._cancels.append(job_id)
+
+    def _cancel_messages(self) -> list[Message]:
+        """Take back what was not sent yet and return CANCEL for the rest."""
+        unsent = {job[0] for job in self._outbox}.intersection(self._cancels)
+        ids = [job_id for job_id in self._cancels if job_id not in unsent]
+        if unsent:
+            self._outbox = [job for job in self._outbox if job[0] not in unsent]
+        self._cancels = []
+        return [Cancel(ids[i : i + MAX_ROWS]) for i in range(0, len(ids), MAX_ROWS)]
+
     def _expire(self, now: float) -> None:
-        for job_id in self._inflight.expired(now - _GRACE_S):
-            entry = self._inflight.take(job_id)
-            if entry is None:
-                continue
-            if self._unsent.pop(job_id, None) is not None:
-                error: ZtsError = no_broker(self._address)
-            else:
-                error = self._too_late(entry)
-                if self._outbox.pop(job_id, None) is None and self._welcomed:
-                    self._cancels.append(job_id)
-            self._answers.append(Answer(entry.waiter, None, error))
+        """Answer the jobs whose deadline is over, and find the next one."""
+        too_old = now - _GRACE_S
+        late = [(deadline, job_id) for job_id, (_, _, deadline) in self._pending.items() if deadline <= too_old]
+        for _, job_id in sorted(late):
+            waiter, job, _ = self._pending.pop(job_id)
+            error = no_broker(self._address) if job_id in self._unsent else self._too_late(job)
+            self._forget(job_id)
+            self._answers.append((waiter, None, error))
+        earliest = min((deadline for _, _, deadline in self._pending.values()), default=inf)
+        self._look_at = max(earliest, too_old + len(self._pending) * _SECONDS_BETWEEN_LOOKS_PER_JOB)
+
+    def _give_up(self, now: float) -> None:
+        """Answer the jobs that waited long enough for a broker."""
         while self._unsent:
             job_id, gives_up_at = next(iter(self._unsent.items()))
             if gives_up_at > now:
                 break
             del self._unsent[job_id]
-            entry = self._inflight.take(job_id)
-            if entry is not None:
-                self._answers.append(Answer(entry.waiter, None, no_broker(self._address)))
+            pending = self._pending.pop(job_id, None)
+            if pending is not None:
+                self._answers.append((pending[0], None, no_broker(self._address)))
 
-    def _too_late(self, entry: Entry) -> ZtsError:
-        budget_s = entry.job.timeout_ms / 1000
+    def _too_late(self, job: Job) -> ZtsError:
         why = "" if self._welcomed else f" The connection to the broker at {self._address} is lost."
-        return DeadlineExceeded(f"Model {entry.job.model} did not answer within {budget_s:g} s.{why}")
+        return DeadlineExceeded(f"Model {job.model} did not answer within {job.timeout_ms / 1000:g} s.{why}")
 
     def _fail_all(self, error: ZtsError) -> None:
-        self._answers += [Answer(entry.waiter, None, error) for entry in self._inflight.take_all()]
-        self._outbox.clear()
+        self._answers += [(waiter, None, error) for waiter, _, _ in self._pending.values()]
+        self._pending.clear()
+        self._parts.clear()
+        self._outbox = []
         self._unsent.clear()
-        self._cancels.clear()
+        self._cancels = []
+
+
+def _joined(parts: list[Result], last: Result) -> Result:
+    """Return the whole answer: the parts, then the last one; an error stands for itself."""
+    if last.status >= 400:
+        return last
+    body = b"".join([*(bytes(part.body) for part in parts), bytes(last.body)])
+    return Result(last.item_id, parts[0].status, parts[0].head, body)

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Any, Final, TypeAlias
 
 from zts.errors import BadRequest, error_from_wire
 from zts.wire.frames import INLINE_BODY_BYTES, MAX_NAME_CHARS
-from zts.wire.heads import BODY, VALUE, JobHead, ResultHead, pack_job_head, unpack_result_head
+from zts.wire.heads import (
+    BODY,
+    VALUE,
+    JobHead,
+    ResultHead,
+    job_head_with_id,
+    job_heads_with_ids,
+    pack_job_head,
+    unpack_result_head,
+)
 from zts.wire.messages import HIGH, LOW, NORMAL, Job, Result
-from zts.wire.values import BYTES, decode_value, encode_value
+from zts.wire.values import BYTES, EncodedValue, decode_value, encode_value
 
-__all__ = ["PRIORITIES", "JobOptions", "answer_value", "build_job"]
+__all__ = ["PRIORITIES", "Headers", "JobOptions", "JobTemplate", "Templates", "answer_value"]
+
+Headers: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]] | None
 
 PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
+_PLAIN_BYTES: Final = (BYTES, "", ())
+_MAX_HEADS: Final = 64
+_MAX_TEMPLATES: Final = 256
+# Heads of answers that are worth remembering: most models answer with the same few.
+_SHORT_HEAD_BYTES: Final = 64
+# ``Job(…)`` of a named tuple takes twice as long.
+_new_job: Final[Callable[[tuple[object, ...]], Job]] = partial(tuple.__new__, Job)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +57,7 @@ class JobOptions:
     version: str | None = None
     timeout_s: float | None = 30.0
     priority: str = "normal"
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] | None = None
+    headers: Headers = None
     content_type: str | None = None
 
     def __post_init__(self) -> None:
@@ -55,33 +74,142 @@ class JobOptions:
         return 0 if self.timeout_s is None else max(1, math.ceil(self.timeout_s * 1000))
 
 
-def build_job(job_id: int, model: str, data: object, options: JobOptions, request_id: str) -> Job:
-    """Return the job that carries ``data`` to ``model``.
+class JobTemplate:
+    """What many jobs have in common: model, options, and their heads but for the request id, packed once.
 
-    Small bodies are copied, so that the caller may change ``data`` at once; bodies above ``INLINE_BODY_BYTES`` are
-    not, and must stay unchanged until the answer is there.
+    Args:
+        model: Name of a model.
+        options: What the caller said beside model and data.
+        id_prefix: Request ids are this and the number of the job; an ``x-request-id`` among the headers goes before.
 
     Raises:
-        BadRequest: If ``data`` has no form on the wire or a name is too long.
+        BadRequest: If a name is too long.
+
+    >>> template = JobTemplate("digits", JobOptions(timeout_s=2.0), "me-")
+    >>> template.job(7, b"image")[:5]
+    (7, 'digits', '', 1, 2000)
     """
-    version = options.version or ""
-    if not isinstance(model, str) or not model or max(len(model), len(version)) > MAX_NAME_CHARS:
-        raise BadRequest(f"{str(model)[:80]!r} cannot be the name of a model.")
-    headers = options.headers or ()
-    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
-    for name, value in pairs:
-        if name.lower() == "x-request-id":
-            request_id = value
-    encoding, dtype, shape, body = encode_value(data)
-    if options.content_type is None:
-        head = JobHead(request_id, pairs, VALUE, "", encoding, dtype, shape, True)
-    elif isinstance(data, (bytes, bytearray, memoryview, str)):
-        head = JobHead(request_id, pairs, BODY, options.content_type, typed=True)
-    else:
-        raise BadRequest("content_type goes with bytes or str only; typed values say themselves what they are.")
-    if type(body) is not bytes and len(body) <= INLINE_BODY_BYTES:
-        body = bytes(body)
-    return Job(job_id, model, version, PRIORITIES[options.priority], options.timeout_ms, pack_job_head(head), body)
+
+    __slots__ = ("_heads", "_id_prefix", "_names", "_options", "_pairs", "_request_id", "model", "timeout_s")
+
+    def __init__(self, model: str, options: JobOptions, id_prefix: str) -> None:
+        version = options.version or ""
+        if not isinstance(model, str) or not model or max(len(model), len(version)) > MAX_NAME_CHARS:
+            raise BadRequest(f"{str(model)[:80]!r} cannot be the name of a model.")
+        headers = options.headers or ()
+        self.model = model
+        self.timeout_s = options.timeout_s
+        self._options = options
+        self._names = (model, version, PRIORITIES[options.priority], options.timeout_ms)
+        self._pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        self._id_prefix = id_prefix
+        self._request_id = None
+        for name, value in self._pairs:
+            if name.lower() == "x-request-id":
+                self._request_id = value
+        # By encoding, dtype and shape of the value: all but the request id.
+        self._heads: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+
+    def job(self, job_id: int, data: object) -> Job:
+        """Return the job that carries ``data``.
+
+        Small bodies are copied, so that the caller may change ``data`` at once; bodies above ``INLINE_BODY_BYTES``
+        are not, and must stay unchanged until the answer is there.
+
+        Raises:
+            BadRequest: If ``data`` has no form on the wire.
+        """
+        if type(data) is bytes:
+            head, body = self._heads.get(_PLAIN_BYTES), data
+            if head is None:
+                head = self._head(encode_value(data))
+        else:
+            encoded = encode_value(data)
+            head, body = self._heads.get(encoded[:3]), encoded.body
+            if head is None or self._options.content_type is not None:
+                head = self._head(encoded, data)
+            if type(body) is not bytes and len(body) <= INLINE_BODY_BYTES:
+                body = bytes(body)
+        if self._request_id is None:
+            head = job_head_with_id(head, f"{self._id_prefix}{job_id}")
+        model, version, priority, timeout_ms = self._names
+        return _new_job((job_id, model, version, priority, timeout_ms, head, body))
+
+    def jobs(self, numbers: range, items: Sequence[object]) -> list[Job]:
+        """Return the jobs that carry ``items`` under these job ids: as ``job`` for each, cheaper for short bytes.
+
+        Raises:
+            BadRequest: If an item has no form on the wire.
+        """
+        if self._request_id is not None or any(type(item) is not bytes for item in items):
+            return [self.job(job_id, item) for job_id, item in zip(numbers, items, strict=True)]
+        rest = self._heads.get(_PLAIN_BYTES) or self._head(encode_value(b""))
+        heads = job_heads_with_ids(rest, self._id_prefix, numbers)
+        model, version, priority, timeout_ms = self._names
+        new_job = _new_job
+        return [
+            new_job((job_id, model, version, priority, timeout_ms, head, body))
+            for job_id, head, body in zip(numbers, heads, items, strict=True)
+        ]
+
+    def _head(self, value: EncodedValue, data: object = b"") -> bytes:
+        """Pack the head of such values, without the request id unless that is the caller's."""
+        content_type = self._options.content_type
+        request_id = self._request_id or ""
+        if content_type is None:
+            head = JobHead(request_id, self._pairs, VALUE, "", value.encoding, value.dtype, value.shape, True)
+        elif isinstance(data, (bytes, bytearray, memoryview, str)):
+            head = JobHead(request_id, self._pairs, BODY, content_type, typed=True)
+        else:
+            raise BadRequest("content_type goes with bytes or str only; typed values say themselves what they are.")
+        if len(self._heads) >= _MAX_HEADS:
+            self._heads.clear()
+        packed = self._heads[value[:3]] = pack_job_head(head)
+        return packed
+
+
+class Templates:
+    """The templates of one client by what its callers say, so that equal calls share one.
+
+    Args:
+        id_prefix: Of the request ids.
+        timeout_s: Budget of calls that say -1.
+    """
+
+    def __init__(self, id_prefix: str, timeout_s: float | None) -> None:
+        self._id_prefix = id_prefix
+        self._timeout_s = timeout_s
+        self._known: dict[tuple[object, ...], JobTemplate] = {}
+
+    def get(
+        self,
+        model: str,
+        version: str | None = None,
+        timeout_s: float | None = -1,
+        priority: str = "normal",
+        headers: Headers = None,
+        content_type: str | None = None,
+    ) -> JobTemplate:
+        """Return the template of such jobs; the arguments are those of ``Client.predict``.
+
+        Raises:
+            BadRequest: If an argument is out of range.
+        """
+        if timeout_s == -1:
+            timeout_s = self._timeout_s
+        key = (model, version, timeout_s, priority, content_type)
+        known = None if headers else self._known.get(key)
+        if known is not None:
+            return known
+        options = JobOptions(
+            version=version, timeout_s=timeout_s, priority=priority, headers=headers, content_type=content_type
+        )
+        template = JobTemplate(model, options, self._id_prefix)
+        if not headers:
+            if len(self._known) >= _MAX_TEMPLATES:
+                self._known.clear()
+            self._known[key] = template
+        return template
 
 
 def answer_value(result: Result) -> Any:
@@ -91,7 +219,8 @@ def answer_value(result: Result) -> Any:
         ZtsError: The error that the answer is: the same class for the same cause as REST's status.
         RemoteProtocolError: If the answer cannot be read.
     """
-    head = unpack_result_head(result.head)
+    packed = result.head
+    head = _short_head(packed) if len(packed) <= _SHORT_HEAD_BYTES else unpack_result_head(packed)
     if result.status >= 400 or head.error:
         message = bytes(result.body).decode("utf-8", "replace")
         raise error_from_wire(head.error, message, result.status, head.type_name or None)
@@ -100,6 +229,11 @@ def answer_value(result: Result) -> Any:
     if head.encoding:
         return decode_value(head.encoding, head.dtype, head.shape, result.body)
     return _untyped(head, bytes(result.body))
+
+
+@lru_cache(maxsize=256)
+def _short_head(packed: bytes) -> ResultHead:
+    return unpack_result_head(packed)
 
 
 def _untyped(head: ResultHead, body: bytes) -> Any:

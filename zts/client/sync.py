@@ -1,7 +1,8 @@
 """``zts.Client``: jobs straight to the broker from ordinary threads.
 
-Any number of threads may use one client. A background thread owns the socket; all jobs that are ready when it turns
-travel in one message, so many threads, or ``submit`` and ``predict_many``, are much faster than one call at a time.
+Any number of threads may use one client. A background thread owns the socket (and lends it to a thread that calls
+``predict`` alone, see ``io_thread``); all jobs that are ready when it turns travel in one message, so many threads, or
+``submit`` and ``predict_many``, are much faster than one call at a time.
 
 Forks: a client does not work in a process forked after it was made (``BadRequest`` says so); make one there.
 """
@@ -12,21 +13,19 @@ import itertools
 import os
 import uuid
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from zts.client.addresses import default_endpoints
 from zts.client.io_thread import IoThread, Submitted
-from zts.client.jobs import JobOptions, build_job
-from zts.client.waiters import Group, JobFuture, Waiter
+from zts.client.jobs import Headers, JobTemplate, Templates
+from zts.client.waiters import Group, JobFuture, OneAnswer, Waiter
 from zts.clock import monotonic
 from zts.errors import BadRequest
 
 __all__ = ["Client"]
-
-Headers: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]] | None
 
 
 class Client:
@@ -49,7 +48,7 @@ class Client:
     def __init__(self, address: str | None = None, *, timeout_s: float | None = 30.0) -> None:
         self.address = address or default_endpoints().client
         self.client_id = uuid.uuid4().hex
-        self._timeout_s = timeout_s
+        self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)
         self._ids = itertools.count(1)
         self._pid = os.getpid()
         self._loop = IoThread(self.address, self.client_id)
@@ -92,7 +91,12 @@ class Client:
             DeadlineExceeded: If the budget ran out.
             ZtsError: Whatever else the broker or the model answered (``ModelNotFound``, ``QueueFull``, …).
         """
-        return self.submit(model, data, version, timeout_s, priority, headers, content_type).result()
+        template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
+        waiter = OneAnswer()
+        entry = self._job(template, data, waiter)
+        if not self._loop.run_alone(entry[0], entry[1], waiter):
+            self._loop.submit([entry])
+        return waiter.wait()
 
     def submit(
         self,
@@ -112,9 +116,9 @@ class Client:
         Raises:
             BadRequest: At once, as in ``predict``; all other errors come out of the future.
         """
-        options = self._options(version, timeout_s, priority, headers, content_type)
+        template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
         future = JobFuture(self._cancel_job)
-        self._loop.submit([self._job(model, data, options, future)])
+        self._loop.submit([self._job(template, data, future)])
         return future
 
     def submit_many(
@@ -128,13 +132,13 @@ class Client:
         Raises:
             BadRequest: As ``predict``; then nothing was sent.
         """
-        job_options = self._options(version, **{"timeout_s": -1, **options})
+        template = self._templates.get(model, version, **options)
         futures: list[JobFuture] = []
         entries: list[Submitted] = []
         for item in items:
             future = JobFuture(self._cancel_job)
             futures.append(future)
-            entries.append(self._job(model, item, job_options, future))
+            entries.append(self._job(template, item, future))
         self._loop.submit(entries)
         return list(futures)
 
@@ -148,9 +152,9 @@ class Client:
         Raises:
             ZtsError: The error of the first item that has one, after all are done.
         """
-        job_options = self._options(version, **{"timeout_s": -1, **options})
+        template = self._templates.get(model, version, **options)
         group = Group()
-        entries = [self._job(model, item, job_options, group.slot()) for item in items]
+        entries = [self._job(template, item, group.slot()) for item in items]
         self._loop.submit(entries)
         return group.wait()
 
@@ -162,24 +166,10 @@ class Client:
         """End the connection; unanswered jobs fail with ``Cancelled``. Calls after the first do nothing."""
         self._finalizer()
 
-    def _options(
-        self,
-        version: str | None = None,
-        timeout_s: float | None = -1,
-        priority: str = "normal",
-        headers: Headers = None,
-        content_type: str | None = None,
-    ) -> JobOptions:
-        if timeout_s == -1:
-            timeout_s = self._timeout_s
-        return JobOptions(
-            version=version, timeout_s=timeout_s, priority=priority, headers=headers, content_type=content_type
-        )
-
-    def _job(self, model: str, data: object, options: JobOptions, waiter: Waiter) -> Submitted:
+    def _job(self, template: JobTemplate, data: object, waiter: Waiter) -> Submitted:
         if os.getpid() != self._pid:
             raise BadRequest("This zts.Client was made before a fork: make a new one in this process.")
         job_id = next(self._ids)
-        job = build_job(job_id, model, data, options, f"{self.client_id[:12]}-{job_id}")
+        job = template.job(job_id, data)
         waiter.job_id = job_id
-        return job, None if options.timeout_s is None else monotonic() + options.timeout_s, waiter
+        return job, None if template.timeout_s is None else monotonic() + template.timeout_s, waiter

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from zts.clock import monotonic
 from zts.errors import BrokerUnavailable, error_from_wire
-from zts.http.channel import Channel
-from zts.wire.messages import Reply, Request
+from zts.wire.messages import Message, Reply, Request
 
-__all__ = ["Control"]
+__all__ = ["Control", "ControlChannel"]
+
+
+class ControlChannel(Protocol):
+    """The way to the broker's fleet: a control socket, or a call."""
+
+    @property
+    def address(self) -> str:
+        """Where the broker is, for people."""
+
+    def send(self, message: Message) -> bool:
+        """Send ``message`` without waiting; False if no broker can be reached."""
+
+
+C = TypeVar("C", bound=ControlChannel)
 
 
 class _Pending:
@@ -32,7 +45,7 @@ class _Pending:
         return Request(request.request_id, request.verb, request.timeout_ms, {**request.args, "resent": True})
 
 
-class Control:
+class Control(Generic[C]):
     """Match replies with requests; requests that a broker did not answer are sent again when it is back.
 
     Args:
@@ -44,7 +57,7 @@ class Control:
         is_welcome: The broker takes requests. Set to False by the link when it does not any more.
     """
 
-    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop, *, wait_s: float) -> None:
+    def __init__(self, channel: C, loop: asyncio.AbstractEventLoop, *, wait_s: float) -> None:
         self.channel = channel
         self._loop = loop
         self._wait_s = wait_s

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from zts.clock import monotonic
@@ -20,6 +20,7 @@ from zts.errors import BrokerUnavailable, ConfigError
 from zts.http.addresses import BoundAddress, bind_all
 from zts.http.api_description import ApiDescription, describe_api
 from zts.http.app import Application, Surface, Tally
+from zts.http.embedded_link import EmbeddedLink
 from zts.http.health import Health
 from zts.http.inference import Inference, Predictor
 from zts.http.link import BrokerLink
@@ -33,12 +34,17 @@ from zts.http.zmq_link import ZmqLink
 from zts.metrics.definition_file import load_definitions
 from zts.settings import Settings
 
+if TYPE_CHECKING:
+    from zts.broker.embedded import EmbeddedBroker
+
 __all__ = ["HttpService", "run"]
 
 _log = logging.getLogger("zts.http")
 
 _GC_THRESHOLD: Final = 20_000
 _STOP_POLL_S: Final = 0.02
+# Accept nothing more and finish what is open, as for SIGTERM, but let the broker of this process go on until SIGTERM.
+DRAIN_SIGNAL: Final = signal.SIGUSR1
 
 
 class HttpService:
@@ -47,16 +53,18 @@ class HttpService:
     Args:
         settings: Addresses and limits.
         index: Number of this process among ``http_processes``.
+        broker: The broker if it lives in this process; it goes on when the service stops.
     """
 
-    def __init__(self, settings: Settings, index: int) -> None:
+    def __init__(self, settings: Settings, index: int, broker: EmbeddedBroker | None = None) -> None:
         self._settings = settings
         self._index = index
+        self._broker = broker
         self._tally = Tally()
         self._servers: list[Server] = []
         self._apps: list[Application] = []
         self._bound: list[BoundAddress] = []
-        self._link: ZmqLink | None = None
+        self._link: ZmqLink | EmbeddedLink | None = None
         self._metrics_log: MetricsLog | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,15 +77,7 @@ class HttpService:
         guard = TokenGuard.of_instance(self._settings, self._index)
         definitions = load_definitions(self._settings.metrics_config)  # before anything is bound: it may be wrong
         self._bound = bind_all(self._settings, self._index)
-        info = {"pid": os.getpid(), "addresses": [row.url for row in self._bound]}
-        self._link = ZmqLink(
-            endpoints=self._settings.endpoints,
-            peer_id=f"http-{self._index}-{uuid4().hex[:12]}",
-            heartbeat_s=self._settings.heartbeat_s,
-            heartbeat_misses=self._settings.heartbeat_misses,
-            hello_info=info,
-            beat_counters=self._tally.counters,
-        )
+        self._link = self._make_link()
         self._link.start(loop)
         predictor = Predictor(self._link, self._tally)
         for row in self._bound:
@@ -93,13 +93,34 @@ class HttpService:
             self._metrics_log.start(loop)
         self._write_addresses()
 
+    def _make_link(self) -> ZmqLink | EmbeddedLink:
+        settings = self._settings
+        peer_id = f"http-{self._index}-{uuid4().hex[:12]}"
+        info = {"pid": os.getpid(), "addresses": [row.url for row in self._bound]}
+        if self._broker is not None:
+            return EmbeddedLink(
+                broker=self._broker,
+                peer_id=peer_id,
+                heartbeat_s=settings.heartbeat_s,
+                hello_info=info,
+                beat_counters=self._tally.counters,
+            )
+        return ZmqLink(
+            endpoints=settings.endpoints,
+            peer_id=peer_id,
+            heartbeat_s=settings.heartbeat_s,
+            heartbeat_misses=settings.heartbeat_misses,
+            hello_info=info,
+            beat_counters=self._tally.counters,
+        )
+
     @property
     def addresses(self) -> Mapping[str, str]:
         """Bound URL of each API."""
         return {surface: row.url for row in self._bound for surface in row.surfaces}
 
     @property
-    def link(self) -> ZmqLink:
+    def link(self) -> ZmqLink | EmbeddedLink:
         """The way to the broker; there once started."""
         assert self._link is not None
         return self._link
@@ -186,20 +207,48 @@ def run(settings: Settings, index: int) -> int:
 
 async def _serve(settings: Settings, index: int) -> int:
     loop = asyncio.get_running_loop()
-    service = HttpService(settings, index)
+    is_told = asyncio.Event()
+    stop_told = asyncio.Event()
+
+    def on_stop() -> None:
+        stop_told.set()
+        is_told.set()
+
+    loop.add_signal_handler(DRAIN_SIGNAL, is_told.set)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_stop)
+    broker = _open_broker(settings, loop)
+    service = HttpService(settings, index, broker)
     try:
         service.start(loop)
+        # What is here by now stays, and requests make hardly any cycles: look for them less often, and not in all that.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD, 20, 50)
+        await is_told.wait()
+        _log.info("stopping")
+        await service.stop()
+        if broker is not None:
+            # Workers finish what they hold, and they need the broker for it: it goes on until it is told to stop.
+            await stop_told.wait()
     except (ConfigError, BrokerUnavailable) as exc:
         print(f"zts http: {exc.public_message}", file=sys.stderr)
         return 2
-    # What is here by now stays, and requests make hardly any cycles: look for them less often, and not in all that.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
-    _log.info("stopping")
-    await service.stop()
+    finally:
+        if broker is not None:
+            broker.close()
     return 0
+
+
+def _open_broker(settings: Settings, loop: asyncio.AbstractEventLoop) -> EmbeddedBroker | None:
+    """Return the broker of this process, or None where it has a process of its own.
+
+    Raises:
+        ConfigError: If an address or the runtime folder cannot be used.
+        ServerError: If an address is in use.
+    """
+    if settings.broker != "embedded":
+        return None
+    from zts.broker.embedded import EmbeddedBroker  # not needed otherwise, and it takes memory
+
+    return EmbeddedBroker.open(settings, loop)

@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["new_request_id"]
 
 # Ids that share their first 62 random bits; the last 48 bits of each follow on those of the one before it.
-_BLOCK: Final = 4096
+_BLOCK: Final = 256
 _LAST_BITS: Final = 48
 
 

@@ -42,6 +42,7 @@ def banner(settings: Settings, config_file: str = "") -> str:
         "Log dir": settings.log_dir or "none (stderr only)",
         "Metrics dir": settings.metrics_dir or "none",
         "HTTP processes": settings.http_processes,
+        "Broker": "in the HTTP process" if settings.broker == "embedded" else "a process of its own",
         "Default workers per model": settings.default_workers_per_model or "GPUs, else CPUs",
         "Blacklist Regex": settings.blacklist_env_vars or "N/A",
         "Maximum Response Size": settings.max_response_bytes,

@@ -11,34 +11,32 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from zts.backoff import Backoff, BackoffRule
+from zts.supervisor.events import (
+    Action,
+    AnnounceReady,
+    DrainRole,
+    Event,
+    Finish,
+    FleetReady,
+    HttpDrained,
+    HttpReady,
+    KillRole,
+    ModelsSettled,
+    RegisterModels,
+    ReportRestart,
+    RoleExited,
+    StartFailed,
+    StartRequested,
+    StartRole,
+    StopRequested,
+    StopRole,
+    TimePassed,
+)
 
-__all__ = [
-    "CONFIG_ERROR_EXIT_CODE",
-    "Action",
-    "AnnounceReady",
-    "Event",
-    "Finish",
-    "FleetReady",
-    "HttpReady",
-    "KillRole",
-    "ModelsSettled",
-    "Phase",
-    "RegisterModels",
-    "ReportRestart",
-    "RoleExited",
-    "StartFailed",
-    "StartRequested",
-    "StartRole",
-    "StopRequested",
-    "StopRole",
-    "SupervisorCore",
-    "TimePassed",
-    "longest_stop_s",
-    "role_names",
-]
+__all__ = ["CONFIG_ERROR_EXIT_CODE", "Phase", "SupervisorCore", "longest_stop_s", "role_names"]
 
 CONFIG_ERROR_EXIT_CODE: Final = 2  # a role that exits so will do it again: the user must change something
 _STOP_ORDER: Final = ("http", "node", "broker")  # nobody new comes in, workers finish, then the middle goes
@@ -51,12 +49,18 @@ _SAME_WISH_S: Final = 0.5
 _STOP_MARGIN_S: Final = {"http": 2.0, "node": 5.0, "broker": 0.0}
 
 
-def role_names(http_processes: int) -> tuple[str, ...]:
+def role_names(http_processes: int, *, embedded: bool = False) -> tuple[str, ...]:
     """Return the roles of one host in the order in which they are started.
 
-    >>> role_names(2)
-    ('broker', 'node', 'http-0', 'http-1')
+    Args:
+        http_processes: How many HTTP servers.
+        embedded: The broker lives in the one HTTP server.
+
+    >>> role_names(2), role_names(1, embedded=True)
+    (('broker', 'node', 'http-0', 'http-1'), ('http-0', 'node'))
     """
+    if embedded:
+        return ("http-0", "node")
     return ("broker", "node", *(f"http-{index}" for index in range(http_processes)))
 
 
@@ -68,106 +72,6 @@ class Phase(str, Enum):
     RUNNING = "running"
     STOPPING = "stopping"
     ENDED = "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class StartRequested:
-    """Begin."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoleExited:
-    """A role's process is gone. ``reason`` is one line for people: how it ended and its last words."""
-
-    role: str
-    exit_code: int  # negative: killed by that signal
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FleetReady:
-    """The broker answers and a node agent is connected to it: models can be registered."""
-
-
-@dataclass(frozen=True, slots=True)
-class HttpReady:
-    """All HTTP servers are connected to the broker and accept connections."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsSettled:
-    """Each model of the start is up or has failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartFailed:
-    """Something outside the roles went wrong during the start."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """Somebody wants the instance to end. A second such request, half a second later or more, means: at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """``next_deadline()`` is over, or nothing happened."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartRole:
-    """Start a process for the role."""
-
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopRole:
-    """Ask the role to finish (SIGTERM)."""
-
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class KillRole:
-    """End the role's process group now (SIGKILL)."""
-
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class RegisterModels:
-    """Register the models of the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceReady:
-    """Tell everybody who waits that the instance is up."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReportRestart:
-    """Log that a role died and comes back after ``delay_s``."""
-
-    role: str
-    reason: str
-    delay_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """All roles are gone; leave with ``exit_code``. ``reason`` is empty for a wanted stop."""
-
-    exit_code: int
-    reason: str
-
-
-Event: TypeAlias = (
-    StartRequested | RoleExited | FleetReady | HttpReady | ModelsSettled | StartFailed | StopRequested | TimePassed
-)
-Action: TypeAlias = StartRole | StopRole | KillRole | RegisterModels | AnnounceReady | ReportRestart | Finish
 
 
 @dataclass(slots=True)
@@ -190,6 +94,7 @@ class SupervisorCore:
         start_timeout_s: Time in which broker, node and HTTP servers must be there; models have their own limits.
         rng: For the jitter of restarts.
         rule: Pauses between restarts.
+        embedded: The HTTP server is the broker, too: it drains first and ends last.
     """
 
     def __init__(
@@ -200,8 +105,10 @@ class SupervisorCore:
         start_timeout_s: float,
         rng: random.Random,
         rule: BackoffRule | None = None,
+        embedded: bool = False,
     ) -> None:
         rule = rule or _RULE
+        self._embedded = embedded
         self._slots = {role: _Slot(Backoff(rule, rng)) for role in roles}
         self._drain_timeout_s = drain_timeout_s
         self._start_timeout_s = start_timeout_s
@@ -210,6 +117,7 @@ class SupervisorCore:
         self._fleet_ready = self._http_ready = self._models_settled = False
         self._stop_asked_at: float | None = None
         self._stage = -1  # index into _STOP_ORDER
+        self._is_drained = False
         self._exit_code = 0
         self._reason = ""
 
@@ -248,6 +156,8 @@ class SupervisorCore:
                 return self._fail(event.reason, now)
             case TimePassed():
                 return self._time_passed(now)
+            case HttpDrained():
+                return self._http_ended(now)
             case FleetReady() | HttpReady() | ModelsSettled():
                 return self._progressed(event)
 
@@ -307,6 +217,8 @@ class SupervisorCore:
             actions += self._fail(f"{what} were not ready within {self._start_timeout_s:g} s", now)
         elif self._phase is Phase.STOPPING:
             self._deadline = None
+            if self._drains_only():
+                return actions + self._http_ended(now)
             actions += [KillRole(role) for role in self._of_stage()]
         return actions
 
@@ -332,6 +244,16 @@ class SupervisorCore:
             slot.restart_at = None
         return self._advance(now)
 
+    def _http_ended(self, now: float) -> list[Action]:
+        """Go on although the HTTP server's process is there: what is left of it is the broker."""
+        if self._phase is not Phase.STOPPING or not self._drains_only():
+            return []
+        self._is_drained = True
+        return self._advance(now)
+
+    def _drains_only(self) -> bool:
+        return self._embedded and self._stage >= 0 and _STOP_ORDER[self._stage] == "http"
+
     def _advance(self, now: float) -> list[Action]:
         """Go on to the next kind of role once the present one is gone; finish after the last."""
         if self._of_stage():
@@ -341,7 +263,8 @@ class SupervisorCore:
             roles = self._of_stage()
             if roles:
                 self._deadline = now + self._stage_limit_s()
-                return [StopRole(role) for role in roles]
+                ask = DrainRole if self._drains_only() else StopRole
+                return [ask(role) for role in roles]
         self._phase = Phase.ENDED
         self._deadline = None
         return [Finish(self._exit_code, self._reason)]
@@ -349,7 +272,11 @@ class SupervisorCore:
     def _of_stage(self) -> list[str]:
         if self._stage < 0:
             return []
+        if self._drains_only() and self._is_drained:
+            return []
         kind = _STOP_ORDER[self._stage]
+        if self._embedded and kind == "broker":
+            kind = "http"
         return [role for role, slot in self._slots.items() if slot.alive and role.partition("-")[0] == kind]
 
     def _stage_limit_s(self) -> float:

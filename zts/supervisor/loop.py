@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from zts.clock import monotonic, wall_time_s
 from zts.settings import Settings
-from zts.supervisor import core as rules
+from zts.supervisor import events as e
+from zts.supervisor.core import Phase, SupervisorCore, role_names
 from zts.supervisor.instance import Instance
 from zts.supervisor.notify import Notifier
 from zts.supervisor.parent import become_subreaper
 from zts.supervisor.processes import CommandFor, Console, RoleProcess, end_descendants, reap_strangers
-from zts.supervisor.readiness import watch_readiness
+from zts.supervisor.readiness import watch_drain, watch_readiness
 from zts.supervisor.snapshot_writer import SnapshotWriter
 from zts.supervisor.startup_models import ControlFor, models_of_start, register_models
 
@@ -67,28 +68,31 @@ class SupervisorLoop:
         self._console = console
         self._notifier = notifier
         self._hangup_stops = hangup_stops
-        self._core = rules.SupervisorCore(
-            rules.role_names(settings.http_processes),
+        embedded = settings.broker == "embedded"
+        self._core = SupervisorCore(
+            role_names(settings.http_processes, embedded=embedded),
             drain_timeout_s=settings.drain_timeout_s,
             start_timeout_s=start_timeout_s,
             rng=random.Random(),
+            embedded=embedded,
         )
         self._snapshots = SnapshotWriter(settings, instance.journal_file)
         self._processes: dict[str, RoleProcess] = {}
         self._started_at: dict[str, float] = {}
-        self._inbox: deque[rules.Event] = deque()
+        self._inbox: deque[e.Event] = deque()
         self._selector = selectors.DefaultSelector()
-        self._ended = threading.Event()
-        self._finish: rules.Finish | None = None
+        self._ended = threading.Event()  # the start is over
+        self._over = threading.Event()
+        self._finish: e.Finish | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def run(self) -> rules.Finish:
+    def run(self) -> e.Finish:
         """Start everything, keep it running, stop it; return how it ended. No process of ours is left then."""
         self._take_signals()
         become_subreaper()
         self._selector.register(self._wake_in, selectors.EVENT_READ, None)
         self._instance.write_pid(os.getpid())
-        self._inbox.append(rules.StartRequested())
+        self._inbox.append(e.StartRequested())
         self._watch()
         watchdog_at = monotonic()
         while True:
@@ -101,6 +105,7 @@ class SupervisorLoop:
                 watchdog_at = now + self._notifier.watchdog_every_s
             self._wait(watchdog_at if self._notifier.watchdog_every_s is not None else None)
         self._ended.set()
+        self._over.set()
         self._snapshots.finish()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # It is over anyway: one more Ctrl-C must not turn a clean end into a death by signal.
@@ -110,7 +115,7 @@ class SupervisorLoop:
             _log.warning("ended %d processes that were left over: %s", len(left), left)
         return self._finish
 
-    def post(self, event: rules.Event) -> None:
+    def post(self, event: e.Event) -> None:
         """Hand an event to the loop; from any thread or signal handler."""
         self._inbox.append(event)
         try:
@@ -120,7 +125,7 @@ class SupervisorLoop:
 
     def _take_signals(self) -> None:
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._inbox.append(rules.StopRequested())
+            self._inbox.append(e.StopRequested())
 
         def nothing(_number: int, _frame: FrameType | None) -> None:
             pass  # to be woken up is all we want
@@ -135,9 +140,9 @@ class SupervisorLoop:
         watch_readiness(
             self._settings,
             self._control_for,
-            fleet_ready=lambda: self.post(rules.FleetReady()),
-            http_ready=lambda: self.post(rules.HttpReady()),
-            failed=lambda reason: self.post(rules.StartFailed(reason)),
+            fleet_ready=lambda: self.post(e.FleetReady()),
+            http_ready=lambda: self.post(e.HttpReady()),
+            failed=lambda reason: self.post(e.StartFailed(reason)),
             ended=self._ended,
         )
 
@@ -154,20 +159,20 @@ class SupervisorLoop:
             else:
                 self._collect(key.data)
         reap_strangers({process.pid for process in self._processes.values()})
-        self._inbox.append(rules.TimePassed())
+        self._inbox.append(e.TimePassed())
 
     def _collect(self, role: str) -> None:
         process = self._processes.pop(role)
         self._selector.unregister(process.pidfd)
         exit_code, reason = process.reap()
-        self._inbox.append(rules.RoleExited(role, exit_code, reason))
+        self._inbox.append(e.RoleExited(role, exit_code, reason))
 
     def _drain_inbox(self) -> None:
         while self._inbox:
             event = self._inbox.popleft()
             before = self._core.phase
             actions = self._core.handle(event, monotonic())
-            if self._core.phase is rules.Phase.STOPPING and before is not rules.Phase.STOPPING:
+            if self._core.phase is Phase.STOPPING and before is not Phase.STOPPING:
                 self._ended.set()
                 self._notifier.send("STOPPING=1")
                 _log.info("stopping")
@@ -176,31 +181,39 @@ class SupervisorLoop:
             if actions:
                 self._publish()
 
-    def _do(self, action: rules.Action) -> None:
+    def _do(self, action: e.Action) -> None:
         match action:
-            case rules.StartRole(role):
+            case e.StartRole(role):
                 self._start(role)
-            case rules.StopRole(role):
+            case e.StopRole(role):
                 self._on_process(role, RoleProcess.stop)
-            case rules.KillRole(role):
+            case e.DrainRole(role):
+                self._on_process(role, RoleProcess.drain)
+                watch_drain(
+                    self._settings,
+                    self._control_for,
+                    drained=lambda: self.post(e.HttpDrained()),
+                    ended=self._over,
+                )
+            case e.KillRole(role):
                 _log.warning("%s is killed", role)
                 self._on_process(role, RoleProcess.kill)
-            case rules.RegisterModels():
+            case e.RegisterModels():
                 register_models(
                     models_of_start(self._settings),
                     self._settings,
                     self._control_for,
-                    done=lambda: self.post(rules.ModelsSettled()),
-                    failed=lambda reason: self.post(rules.StartFailed(reason)),
+                    done=lambda: self.post(e.ModelsSettled()),
+                    failed=lambda reason: self.post(e.StartFailed(reason)),
                 )
-            case rules.AnnounceReady():
+            case e.AnnounceReady():
                 self._snapshots.start()
                 self._on_ready()
                 self._notifier.send("READY=1")
                 _log.info("ready")
-            case rules.ReportRestart(role, reason, delay_s):
+            case e.ReportRestart(role, reason, delay_s):
                 _log.warning("%s; started again %s", reason, f"in {delay_s:.1f} s" if delay_s else "at once")
-            case rules.Finish():
+            case e.Finish():
                 self._finish = action
 
     def _on_process(self, role: str, do: Callable[[RoleProcess], None]) -> None:
@@ -212,7 +225,7 @@ class SupervisorLoop:
         try:
             process = RoleProcess(role, self._command_for(role), os.environ, self._console)
         except OSError as exc:
-            self._inbox.append(rules.RoleExited(role, 127, f"{role} cannot be started: {exc}"))
+            self._inbox.append(e.RoleExited(role, 127, f"{role} cannot be started: {exc}"))
             return
         self._processes[role] = process
         self._started_at[role] = wall_time_s()

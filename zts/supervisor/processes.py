@@ -128,6 +128,11 @@ class RoleProcess:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
 
+    def drain(self) -> None:
+        """Ask it to finish its requests, but to go on being the broker (``zts.http.main.DRAIN_SIGNAL``)."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
+
     def kill(self) -> None:
         """End it and its process group now (SIGKILL). Only before ``reap``: afterwards the number may be another's."""
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,6 @@
-"""Find out when a starting instance is there: the broker answers, a node is connected, HTTP accepts. Layer 3."""
+"""Find out when a starting instance is there: the broker answers, a node is connected, HTTP accepts; and when, at its
+end, no HTTP server is left at a broker that goes on. Layer 3.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from zts.errors import ZtsError
 from zts.settings import Settings
 from zts.supervisor.startup_models import ControlFor
 
-__all__ = ["accepts_connections", "watch_readiness"]
+__all__ = ["accepts_connections", "watch_drain", "watch_readiness"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +82,32 @@ def _watch(
                 return
     finally:
         control.close()
+
+
+def watch_drain(
+    settings: Settings, control_for: ControlFor, *, drained: Callable[[], None], ended: threading.Event
+) -> None:
+    """Call ``drained`` once, from a thread of its own, when the broker knows no HTTP server any more.
+
+    Setting ``ended`` stops the watch. A broker that is gone is not told about: whoever waits sees it die himself.
+    """
+
+    def work() -> None:
+        control = control_for(settings.endpoints.control)
+        try:
+            while not ended.wait(_PAUSE_S):
+                try:
+                    status, body = control.request("status", {}, timeout_s=_STATUS_TIMEOUT_S)
+                except ZtsError as exc:
+                    _log.debug("the broker does not answer: %s", exc.public_message)
+                    continue
+                if status < 400 and not body.get("https"):
+                    drained()
+                    return
+        finally:
+            control.close()
+
+    threading.Thread(target=work, name="drain", daemon=True).start()
 
 
 def _http_accepts(servers: Sequence[Mapping[str, Any]], wanted: int) -> bool:

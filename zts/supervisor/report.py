@@ -86,9 +86,11 @@ def status_text(status: Mapping[str, Any]) -> str:
     for name in _SURFACES:
         lines.append(f"  {name:12}{status['addresses'][name]}")
     lines.append("roles")
+    broker_pid = (status.get("broker") or {}).get("pid")
     for role in status["roles"]:
+        embedded = ", with the broker" if role["pid"] == broker_pid and role["role"] != "broker" else ""
         restarts = f", restarts: {role['restarts']}" if role["restarts"] else ""
-        lines.append(f"  {role['role']:12}pid {role['pid']}, up {_duration(role['uptime_s'])}{restarts}")
+        lines.append(f"  {role['role']:12}pid {role['pid']}, up {_duration(role['uptime_s'])}{restarts}{embedded}")
     if "broker_error" in status:
         lines.append(f"the broker does not answer: {status['broker_error']}")
         return "\n".join(lines)

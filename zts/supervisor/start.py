@@ -20,7 +20,7 @@ from zts.clock import monotonic
 from zts.errors import ConfigError, ServerError
 from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.supervisor.banner import banner
-from zts.supervisor.core import Finish
+from zts.supervisor.events import Finish
 from zts.supervisor.instance import Instance
 from zts.supervisor.loop import START_TIMEOUT_S, SupervisorLoop
 from zts.supervisor.notify import notifier_of_process

@@ -8,7 +8,7 @@ their own, and the row holds the number of that frame (0 is the first behind the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, cast
 
 import msgpack
 
@@ -17,7 +17,6 @@ from zts.wire import messages as m
 from zts.wire.frames import (
     INLINE_BODY_BYTES,
     MAX_EXTRA_FRAMES,
-    MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_MAP_ITEMS,
     MAX_NAME_CHARS,
@@ -25,10 +24,15 @@ from zts.wire.frames import (
     PROTOCOL_VERSION,
     Command,
 )
+from zts.wire.rows import INT_MAX, bad_field, item_rows, job_rows, result_rows
 
 __all__ = ["decode", "encode", "pack", "unpack"]
 
-_INT_MAX = 2**63 - 1
+# A packer is made once and used again: making it costs as much as packing ten rows. Its buffer grows with what it packs
+# and never shrinks, so that after a message above this it is replaced.
+_KEEP_BUFFER_BYTES: Final = 1024 * 1024
+_packer: msgpack.Packer = msgpack.Packer()
+_unpackb = msgpack.unpackb
 
 
 def pack(value: object) -> bytes:
@@ -38,14 +42,23 @@ def pack(value: object) -> bytes:
         LocalProtocolError: If the value holds something that has no msgpack form.
     """
     try:
-        return bytes(msgpack.packb(value))
+        packed = _packer.pack(value)
     except Exception as exc:
         # msgpack raises TypeError, ValueError, OverflowError and its own kinds, depending on the value.
+        _renew_packer()
         raise LocalProtocolError(f"cannot be packed: {exc}") from exc
+    if len(packed) > _KEEP_BUFFER_BYTES:
+        _renew_packer()
+    return cast(bytes, packed)
 
 
-def unpack(data: m.Body, *, max_bytes: int = MAX_HEADER_BYTES) -> Any:
-    """Undo ``pack`` with every length bounded by ``max_bytes``. Arrays come back as lists.
+def _renew_packer() -> None:
+    global _packer
+    _packer = msgpack.Packer()
+
+
+def unpack(data: m.Body, *, max_bytes: int = MAX_HEADER_BYTES, use_list: bool = True) -> Any:
+    """Undo ``pack`` with every length bounded by ``max_bytes``. Arrays come back as lists or as tuples.
 
     Raises:
         RemoteProtocolError: If ``data`` is no msgpack, is longer than ``max_bytes`` or breaks a limit.
@@ -53,14 +66,16 @@ def unpack(data: m.Body, *, max_bytes: int = MAX_HEADER_BYTES) -> Any:
     size = len(data)
     if size > max_bytes:
         raise RemoteProtocolError(f"frame of {size} bytes is above the limit of {max_bytes}")
+    most = size if size < MAX_MAP_ITEMS else MAX_MAP_ITEMS
     try:
-        return msgpack.unpackb(
+        return _unpackb(
             data,
+            use_list=use_list,
             strict_map_key=True,
             max_str_len=size,
             max_bin_len=size,
-            max_array_len=min(size, MAX_MAP_ITEMS),
-            max_map_len=min(size, MAX_MAP_ITEMS),
+            max_array_len=most,
+            max_map_len=most,
             max_ext_len=0,
         )
     except Exception as exc:
@@ -87,13 +102,15 @@ def _rows(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[Any], list[m.Body]]
     """Return rows ready to pack and the large bodies taken out of them."""
     if len(rows) > MAX_ROWS:
         raise LocalProtocolError(f"{len(rows)} rows in one message, at most {MAX_ROWS} are allowed")
-    body: m.Body
     for row in rows:
-        body = row[-1]
-        if len(body) > INLINE_BODY_BYTES or not isinstance(body, (bytes, bytearray, memoryview)):
-            break
-    else:
-        return rows, []
+        body: m.Body = row[-1]
+        if type(body) is not bytes or len(body) > INLINE_BODY_BYTES:
+            return _with_frames(rows)
+    return rows, []
+
+
+def _with_frames(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], list[m.Body]]:
+    body: m.Body
     extra: list[m.Body] = []
     out: list[Any] = []
     for row in rows:
@@ -165,189 +182,124 @@ _ENCODERS: dict[type, Callable[[Any], list[m.Body]]] = {
 # ---------------------------------------------------------------- decode
 
 
-def decode(frames: Sequence[m.Body]) -> m.Message:
+def decode(frames: Sequence[m.Body], *, named: bool = True) -> m.Message:
     """Return the message that ``frames`` (without any identity) hold.
+
+    Args:
+        frames: The header frame and those of large bodies.
+        named: False: rows are plain tuples, for whoever reads them by position; that is cheaper.
 
     Raises:
         RemoteProtocolError: If anything about them is not as PROTOCOL.md says. No other error comes out.
     """
     if not frames:
         raise RemoteProtocolError("a message without frames")
-    head = unpack(frames[0])
+    first = frames[0]
+    # As every packer writes them, the length of the array, the version and the command of such a message are bytes.
+    rows_of = _ROW_DECODERS.get(first[:3]) if type(first) is bytes else None
+    if rows_of is not None:
+        if len(frames) - 1 > MAX_EXTRA_FRAMES:
+            raise RemoteProtocolError("too many frames")
+        return rows_of(unpack(first, use_list=False), frames, named)
+    head = unpack(first)
     if not isinstance(head, list) or len(head) < 2:
         raise RemoteProtocolError("the header frame is no array of version, command, …")
     if head[0] != PROTOCOL_VERSION or type(head[0]) is not int:
         raise RemoteProtocolError(f"protocol version {str(head[0])[:20]!r}, this side speaks {PROTOCOL_VERSION}")
     command = head[1]
-    decoder = _DECODERS.get(command) if type(command) is int else None
-    if decoder is None:
-        raise RemoteProtocolError(f"unknown command {str(command)[:20]!r}")
     if len(frames) - 1 > MAX_EXTRA_FRAMES:
         raise RemoteProtocolError("too many frames")
-    return decoder(head, frames)
+    if type(command) is int:
+        decoder = _DECODERS.get(command)
+        if decoder is not None:
+            return decoder(head, frames)
+        rows_of = _ROW_DECODERS.get(_beginning(len(head), command))
+        if rows_of is not None:  # written in a longer form than need be
+            return rows_of(unpack(first, use_list=False), frames, named)
+    raise RemoteProtocolError(f"unknown command {str(command)[:20]!r}, or one with {len(head)} fields")
 
 
-def _bad(what: str) -> RemoteProtocolError:
-    return RemoteProtocolError(f"bad field: {what}")
+def _beginning(length: int, command: int) -> bytes:
+    """Return the first bytes of a header frame of so many elements; ``b""`` if there can be none."""
+    return bytes((0x90 | length, PROTOCOL_VERSION, command)) if length < 16 and 0 <= command < 128 else b""
 
 
 def _int(value: Any, what: str) -> int:
-    if type(value) is not int or not 0 <= value <= _INT_MAX:
-        raise _bad(what)
+    if type(value) is not int or not 0 <= value <= INT_MAX:
+        raise bad_field(what)
     return value
 
 
 def _name(value: Any, what: str) -> str:
     if type(value) is not str or len(value) > MAX_NAME_CHARS:
-        raise _bad(what)
+        raise bad_field(what)
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if type(value) is not str:
-        raise _bad(what)
+        raise bad_field(what)
     return value
 
 
 def _map(value: Any, what: str) -> Mapping[str, Any]:
     if type(value) is not dict or not all(type(key) is str for key in value):
-        raise _bad(what)
+        raise bad_field(what)
     return value
 
 
 def _number(value: Any, what: str) -> float:
     if type(value) is not float and type(value) is not int:
-        raise _bad(what)
+        raise bad_field(what)
     return float(value)
 
 
 def _ints(value: Any, what: str) -> list[int]:
     if type(value) is not list or len(value) > MAX_ROWS:
-        raise _bad(what)
+        raise bad_field(what)
     return [_int(item, what) for item in value]
 
 
 def _maps(value: Any, what: str) -> list[Mapping[str, Any]]:
     if type(value) is not list:
-        raise _bad(what)
+        raise bad_field(what)
     return [_map(item, what) for item in value]
 
 
-def _body(value: Any, frames: Sequence[m.Body]) -> m.Body:
-    if type(value) is bytes:
-        return value
-    # Frame 0 of the sender's count is the one behind the header frame.
-    if type(value) is int and 0 <= value < len(frames) - 1:
-        return frames[value + 1]
-    raise _bad("body")
+def _decode_jobs(head: tuple[Any, ...], frames: Sequence[m.Body], named: bool) -> m.Jobs:
+    return m.Jobs(job_rows(head[2], frames, named))
 
 
-def _row_list(value: Any) -> list[Any]:
-    if type(value) is not list or len(value) > MAX_ROWS:
-        raise _bad("rows")
-    return value
+def _decode_results(head: tuple[Any, ...], frames: Sequence[m.Body], named: bool) -> m.Results:
+    return m.Results(result_rows(head[2], frames, named))
 
 
-def _head_ok(head: Any) -> bool:
-    return type(head) is bytes and len(head) <= MAX_HEAD_BYTES
+def _decode_batch(head: tuple[Any, ...], frames: Sequence[m.Body], named: bool) -> m.Batch:
+    return m.Batch(_int(head[2], "epoch"), item_rows(head[3], frames, named))
 
 
-def _decode_jobs(head: list[Any], frames: Sequence[m.Body]) -> m.Jobs:
-    if len(head) != 3:
-        raise _bad("JOBS")
-    rows: list[m.Job] = []
-    for row in _row_list(head[2]):
-        if type(row) is not list or len(row) != 7:
-            raise _bad("job")
-        job_id, model, version, priority, timeout_ms, jhead, body = row
-        if (
-            type(job_id) is not int
-            or type(model) is not str
-            or type(version) is not str
-            or type(priority) is not int
-            or type(timeout_ms) is not int
-            or not 0 <= priority <= m.LOW
-            or not 0 <= job_id <= _INT_MAX
-            or not 0 <= timeout_ms <= _INT_MAX
-            or not _head_ok(jhead)
-            or len(model) > MAX_NAME_CHARS
-            or len(version) > MAX_NAME_CHARS
-        ):
-            raise _bad("job")
-        rows.append(
-            m.Job(
-                job_id,
-                model,
-                version,
-                priority,
-                timeout_ms,
-                jhead,
-                body if type(body) is bytes else _body(body, frames),
-            )
-        )
-    return m.Jobs(rows)
-
-
-def _result_rows(value: Any, frames: Sequence[m.Body]) -> list[m.Result]:
-    rows: list[m.Result] = []
-    for row in _row_list(value):
-        if type(row) is not list or len(row) != 4:
-            raise _bad("result")
-        item_id, status, rhead, body = row
-        if (
-            type(item_id) is not int
-            or type(status) is not int
-            or not 0 <= item_id <= _INT_MAX
-            or not 100 <= status <= 999
-            or not _head_ok(rhead)
-        ):
-            raise _bad("result")
-        rows.append(m.Result(item_id, status, rhead, body if type(body) is bytes else _body(body, frames)))
-    return rows
-
-
-def _decode_results(head: list[Any], frames: Sequence[m.Body]) -> m.Results:
-    if len(head) != 3:
-        raise _bad("RESULTS")
-    return m.Results(_result_rows(head[2], frames))
-
-
-def _decode_batch(head: list[Any], frames: Sequence[m.Body]) -> m.Batch:
-    if len(head) != 4:
-        raise _bad("BATCH")
-    rows: list[m.WorkItem] = []
-    for row in _row_list(head[3]):
-        if type(row) is not list or len(row) != 4:
-            raise _bad("item")
-        item_id, timeout_ms, jhead, body = row
-        if (
-            type(item_id) is not int
-            or type(timeout_ms) is not int
-            or not 0 <= item_id <= _INT_MAX
-            or not 0 <= timeout_ms <= _INT_MAX
-            or not _head_ok(jhead)
-        ):
-            raise _bad("item")
-        rows.append(m.WorkItem(item_id, timeout_ms, jhead, body if type(body) is bytes else _body(body, frames)))
-    return m.Batch(_int(head[2], "epoch"), rows)
-
-
-def _decode_outcomes(head: list[Any], frames: Sequence[m.Body]) -> m.Outcomes:
-    if len(head) != 7:
-        raise _bad("OUTCOMES")
+def _decode_outcomes(head: tuple[Any, ...], frames: Sequence[m.Body], named: bool) -> m.Outcomes:
     return m.Outcomes(
         _name(head[2], "worker_id"),
         _int(head[3], "epoch"),
         _int(head[4], "run_us"),
         _int(head[5], "batch_size"),
-        _result_rows(head[6], frames),
+        result_rows(head[6], frames, named),
     )
 
 
-def _decode_chunks(head: list[Any], frames: Sequence[m.Body]) -> m.Chunks:
-    if len(head) != 5:
-        raise _bad("CHUNKS")
-    return m.Chunks(_name(head[2], "worker_id"), _int(head[3], "epoch"), _result_rows(head[4], frames))
+def _decode_chunks(head: tuple[Any, ...], frames: Sequence[m.Body], named: bool) -> m.Chunks:
+    return m.Chunks(_name(head[2], "worker_id"), _int(head[3], "epoch"), result_rows(head[4], frames, named))
+
+
+# By the first bytes of the header frame, so that before all it is known that arrays are to become tuples.
+_ROW_DECODERS: Final[dict[bytes, Callable[[tuple[Any, ...], Sequence[m.Body], bool], m.Message]]] = {
+    _beginning(3, Command.JOBS): _decode_jobs,
+    _beginning(3, Command.RESULTS): _decode_results,
+    _beginning(4, Command.BATCH): _decode_batch,
+    _beginning(7, Command.OUTCOMES): _decode_outcomes,
+    _beginning(5, Command.CHUNKS): _decode_chunks,
+}
 
 
 _Check = Callable[[Any, str], Any]
@@ -368,12 +320,7 @@ _DECODERS: dict[int, Callable[[list[Any], Sequence[m.Body]], m.Message]] = {
     Command.REFUSED: _fields(m.Refused, ("code", _name), ("message", _text)),
     Command.BEAT: _fields(m.Beat, ("peer_id", _name), ("epoch", _int), ("info", _map)),
     Command.GOODBYE: _fields(m.Goodbye, ("peer_id", _name), ("epoch", _int), ("reason", _text)),
-    Command.JOBS: _decode_jobs,
     Command.CANCEL: _fields(m.Cancel, ("job_ids", _ints)),
-    Command.RESULTS: _decode_results,
-    Command.BATCH: _decode_batch,
-    Command.OUTCOMES: _decode_outcomes,
-    Command.CHUNKS: _decode_chunks,
     Command.FENCE: _fields(m.Fence, ("epoch", _int)),
     Command.STATE: _fields(
         m.StateReport, ("worker_id", _name), ("epoch", _int), ("event", _name), ("reason", _text), ("detail", _map)

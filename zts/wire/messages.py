@@ -1,8 +1,9 @@
-"""One frozen record for each message; what exists is valid. No sockets, no clock. Layer 1.
+"""One record for each message; what exists is valid, and nobody changes it. No sockets, no clock. Layer 1.
 
 Rows of the vectorised messages (``Job``, ``Result``, ``WorkItem``) are named tuples, because a hundred thousand of
-them are made each second; everything else is a frozen dataclass. Field order is wire order. ``Body`` is anything
-with the buffer interface and ``len``: the loops hand in ``zmq.Frame`` objects for large bodies and nobody copies.
+them are made each second; everything else is a dataclass, frozen unless one is made for each batch, because a frozen
+one costs three times as much to make. Field order is wire order. ``Body`` is anything with the buffer interface and
+``len``: the loops hand in ``zmq.Frame`` objects for large bodies and nobody copies.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Goodbye:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Jobs:
     """All jobs of one client that were ready in one tick of its loop."""
 
@@ -142,14 +143,14 @@ class Cancel:
     job_ids: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Results:
     """All answers for one client of one tick."""
 
     rows: Sequence[Result]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """Jobs for one worker process (``epoch``); the worker decides how they form batches."""
 
@@ -157,7 +158,7 @@ class Batch:
     rows: Sequence[WorkItem]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcomes:
     """Answers of one batch. ``run_us`` is how long the handler ran, ``batch_size`` how many jobs it saw."""
 
@@ -168,7 +169,7 @@ class Outcomes:
     rows: Sequence[Result]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunks:
     """Parts of streamed answers; the last part of each comes as its result.
 

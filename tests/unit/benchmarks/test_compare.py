@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.compare import batching
 from benchmarks.compare.figures import Figures, Key, parse_wrk
 from benchmarks.compare.goals import Check, checks, judge
 from benchmarks.compare.plan import GOALS, SERVERS, chosen, loads
@@ -123,7 +124,7 @@ def test_numbers_as_people_write_them() -> None:
 
 
 def test_wrk_output() -> None:
-    assert parse_wrk(WRK) == {"rps": 30820.77, "errors": 0.0, "p50_ms": 0.98, "p99_ms": 1200.0}
+    assert parse_wrk(WRK) == {"rps": 30820.77, "errors": 0.0, "requests": 30917.0, "p50_ms": 0.98, "p99_ms": 1200.0}
 
 
 def test_wrk_counts_refusals_and_broken_connections_as_errors() -> None:
@@ -142,9 +143,12 @@ def test_names_choose_servers_and_goals() -> None:
 
 def test_nothing_named_leaves_out_what_has_to_be_named() -> None:
     servers, goals = chosen([])
-    assert servers == ["zts", "mosec", "torchserve", "bare"]
-    assert set(GOALS) - set(goals) == {"batching", "one-process"}
-    assert "one-process" in chosen(["embedded", "mosec"])[1]
+    assert servers == list(SERVERS)
+    assert set(GOALS) - set(goals) == {"processes"}
+
+
+def test_a_goal_of_two_halves_is_chosen_by_its_number() -> None:
+    assert chosen(["4"])[1] == ["heavy", "gpu"]
 
 
 def test_unknown_names_are_refused() -> None:
@@ -169,9 +173,9 @@ def test_every_check_is_on_rows_of_the_plan() -> None:
 
 
 def test_every_goal_has_checks() -> None:
-    assert {one.goal for one in checks()} == set(GOALS.values())
+    assert {one.goal for one in checks()} | {batching.GOAL} == set(GOALS.values())
 
 
 def test_wrk_without_an_answer_has_no_latency() -> None:
     text = WRK.replace("30820.77", "0.00").replace("980.00us", "0.00us").replace("1.20s", "0.00us")
-    assert parse_wrk(text) == {"rps": 0.0, "errors": 0.0}
+    assert set(parse_wrk(text)) == {"rps", "errors", "requests"}

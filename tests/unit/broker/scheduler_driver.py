@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from zts.broker import events as e
-from zts.broker.jobs import DONE, QUEUED, SENT, PendingJob
+from zts.broker.entries import ModelEntry
+from zts.broker.jobs import DONE, QUEUED, SENT, Arrival, ClientRecord, PendingJob
 from zts.broker.scheduler import Scheduler
 from zts.registry import ModelSpec
 from zts.settings import Endpoints, Settings
@@ -75,19 +76,30 @@ class Driver:
         return self.feed()
 
 
+def waiting_job(
+    item_id: int, client: ClientRecord, entry: ModelEntry, *, lane: int = NORMAL, size: int = 1, deadline: float = 0.0
+) -> PendingJob:
+    """Return a job as the scheduler makes it, for tests of single structures; it arrived at ``item_id`` seconds."""
+    one = PendingJob()
+    one.item_id, one.wire, one.size = item_id, job(item_id), size
+    one.arrival = Arrival(client, entry, 0, lane, float(item_id), deadline)
+    one.state, one.attempts, one.has_parts = QUEUED, 0, False
+    return one
+
+
 def outcomes(worker_id: str, *item_ids: int, run_us: int = 50_000, epoch: int = 1) -> e.OutcomesArrived:
     return e.OutcomesArrived(worker_id, epoch, run_us, len(item_ids), done(*item_ids))
 
 
 def sent(actions: Sequence[e.Action]) -> list[tuple[str, list[int]]]:
     """Return who got which items, when a test is about nothing else."""
-    return [(act.worker_id, [row.item_id for row in act.rows]) for act in actions if isinstance(act, e.SendBatch)]
+    return [(act.worker_id, [row[0] for row in act.rows]) for act in actions if isinstance(act, e.SendBatch)]
 
 
 def answers(actions: Sequence[e.Action]) -> list[tuple[str, int, int, str, str]]:
     """Return (client, job id, status, error code, text) of each answer."""
     return [
-        (act.client, row.item_id, row.status, unpack_result_head(row.head).error, bytes(row.body).decode())
+        (act.client, row[0], row[1], unpack_result_head(row[2]).error, bytes(row[3]).decode())
         for act in actions
         if isinstance(act, e.SendResults)
         for row in act.rows
@@ -96,7 +108,7 @@ def answers(actions: Sequence[e.Action]) -> list[tuple[str, int, int, str, str]]
 
 def pending_jobs(core: Scheduler) -> list[PendingJob]:
     clients = core._book._clients.values()
-    return [known for client in clients for known in client.jobs.values() if isinstance(known, PendingJob)]
+    return [job for client in clients for job in client.jobs.values()]
 
 
 def check_invariants(core: Scheduler) -> None:
@@ -116,7 +128,7 @@ def check_invariants(core: Scheduler) -> None:
             assert queue._live[lane] == len(jobs)
             assert queue._dead[lane] == len(fresh) + len(back) - len(jobs)
             assert queue._dead[lane] <= len(jobs) + 64, "garbage is bounded"
-            assert all(one.lane == lane and one.entry is entry for one in jobs)
+            assert all(one.arrival.lane == lane and one.arrival.entry is entry for one in jobs)
             mine += jobs
         assert queue.count == len(mine)
         assert queue.bytes == sum(one.size for one in mine)
@@ -139,14 +151,16 @@ def check_invariants(core: Scheduler) -> None:
     pending = {one.item_id: one for one in pending_jobs(core)}
     assert not waiting.keys() & held.keys()
     assert {**waiting, **held} == pending
-    assert all(core._book._clients[one.client.client_id] is one.client for one in pending.values())
+    assert all(core._book._clients[one.arrival.client.client_id] is one.arrival.client for one in pending.values())
     watched = [(deadline, one) for deadline, _, group in core._book.deadlines._heap for one in group]
     assert core._book.deadlines.dead == sum(one.state == DONE for _, one in watched)
     alive = {one.item_id: deadline for deadline, one in watched if one.state != DONE}
-    assert alive == {item_id: one.deadline for item_id, one in pending.items() if one.deadline}
+    assert alive == {item_id: one.arrival.deadline for item_id, one in pending.items() if one.arrival.deadline}
     finished = core._book.finished
     assert 0 <= finished.count <= finished.max_count and 0 <= finished.bytes <= finished.max_bytes
-    remembered = sum(
-        isinstance(known, Result) for client in core._book._clients.values() for known in client.jobs.values()
-    )
-    assert remembered <= finished.count
+    groups = [rows for client in core._book._clients.values() for rows in client.groups]
+    kept = [rows for _, rows, _ in finished._groups]
+    assert all(any(rows is one for one in kept) for rows in groups)
+    assert finished.count == sum(len(rows) for rows in kept)
+    assert finished.bytes == sum(len(row[3]) for rows in kept for row in rows)
+    assert all(job_id <= client.newest_id for client in core._book._clients.values() for job_id in client.jobs)

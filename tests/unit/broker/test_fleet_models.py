@@ -198,6 +198,31 @@ def test_a_registration_survives_the_going_of_one_node_but_not_of_two(rig: Rig):
     )
 
 
+def test_a_node_that_is_back_before_it_was_missed_is_asked_again(rig: Rig):
+    rig.admin()
+    rig.node()
+    number = rig.ask("models.register", url="noop.mar")
+    rig.node(b"new connection", epoch=2)
+    asked = [a.message for a in rig.sent(b"new connection") if isinstance(a.message, m.Request)]
+    assert [(request.verb, request.args) for request in asked] == [
+        ("model.prepare", {"url": "noop.mar", "resent": True})
+    ]
+    rig.control(b"new connection", m.Reply(asked[0].request_id, 200, {"spec": SPEC.to_map(), "workers": 0}))
+    reply = rig.reply(number)
+    assert reply is not None
+    assert reply.status == 200
+
+
+def test_a_node_that_only_changed_its_connection_goes_on_with_what_it_was_asked(rig: Rig):
+    rig.admin()
+    rig.node()
+    number = rig.ask("models.register", url="noop.mar")
+    rig.node(b"new connection")
+    assert not [a for a in rig.sent(b"new connection") if isinstance(a.message, m.Request)]
+    rig.control(b"new connection", m.Reply(1, 200, {"spec": SPEC.to_map(), "workers": 0}))
+    assert rig.reply(number) is not None
+
+
 def test_the_error_of_a_node_is_passed_on(rig: Rig):
     rig.admin()
     rig.node()

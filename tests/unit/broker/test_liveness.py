@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 from zts.broker.liveness import Deadlines
@@ -52,6 +53,8 @@ def test_expired_keys_are_those_of_a_plain_table_for_random_changes():
             due = sorted(key for key, at in plain.items() if at <= now)
             assert sorted(table.expired(now)) == due
             plain = {key: at for key, at in plain.items() if at > now}
+            assert table.due_at > now, "who sleeps until then does not wake for nothing again and again"
+        assert table.due_at <= min(plain.values(), default=math.inf)
         first = table.next_deadline()
         assert (first is None) == (not plain)
         if first is not None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from tests.unit.broker.scheduler_driver import job
+from tests.unit.broker.scheduler_driver import waiting_job
 from zts.broker.deadlines import DeadlineHeap
 from zts.broker.entries import ModelEntry
 from zts.broker.finished import FinishedJobs
-from zts.broker.jobs import DONE, ClientRecord, PendingJob
+from zts.broker.jobs import DONE, ClientRecord, PendingJob, ResultRow
 from zts.broker.policy import ASYNC_CREDIT, PREFETCH_BELOW_S, Loads, WorkerPool, WorkerRecord
 from zts.registry import ModelSpec
-from zts.wire.messages import NORMAL, Result
 
 CLIENT = ClientRecord("c")
 
@@ -26,9 +26,7 @@ def make_pool(count: int, **spec: Any) -> tuple[WorkerPool, list[WorkerRecord]]:
 
 
 def pending(item_id: int, deadline: float = 0.0) -> PendingJob:
-    one = PendingJob(item_id, CLIENT, job(item_id), ModelEntry(ModelSpec(name="m", version="1.0")), NORMAL, 1, 0.0)
-    one.deadline = deadline
-    return one
+    return waiting_job(item_id, CLIENT, ModelEntry(ModelSpec(name="m", version="1.0")), deadline=deadline)
 
 
 def give(pool: WorkerPool, count: int, now: float = 0.0) -> tuple[str, int] | None:
@@ -104,7 +102,7 @@ def test_deadlines_come_up_in_order_and_done_jobs_never() -> None:
     heap = DeadlineHeap()
     jobs = [pending(number, deadline) for number, deadline in enumerate((3.0, 1.0, 2.0))]
     for one in jobs:
-        heap.watch(one.deadline).append(one)
+        heap.watch(one.arrival.deadline, [one])
     jobs[1].state = DONE
     heap.dead += 1
     assert heap.next_deadline() == 2.0
@@ -115,21 +113,35 @@ def test_deadlines_come_up_in_order_and_done_jobs_never() -> None:
 def test_dead_deadlines_are_swept_when_they_are_the_most() -> None:
     heap = DeadlineHeap()
     alive = pending(0, 1.0)
-    heap.watch(1.0).append(alive)
+    heap.watch(1.0, [alive])
     for number in range(1, 3000):
         one = pending(number, 10.0 + number)
-        heap.watch(one.deadline).append(one)
+        heap.watch(one.arrival.deadline, [one])
         one.state = DONE
         heap.dead += 1
-        heap.sweep()
+        if heap.dead > heap.sweep_above:
+            heap.sweep()
     assert len(heap) < 1100
     assert heap.next_deadline() == 1.0
+
+
+def test_nothing_is_due_before_the_earliest_deadline() -> None:
+    heap = DeadlineHeap()
+    assert heap.due_at == math.inf
+    jobs = [pending(number, deadline) for number, deadline in enumerate((3.0, 1.0))]
+    for one in jobs:
+        heap.watch(one.arrival.deadline, [one])
+    assert heap.due_at == 1.0
+    assert (heap.pop_expired(1.0), heap.due_at) == ([jobs[1]], 3.0)
+    jobs[0].state = DONE
+    heap.dead += 1
+    assert (heap.next_deadline(), heap.due_at) == (None, math.inf)
 
 
 def test_group_is_watched_until_its_last_job_is_done() -> None:
     heap = DeadlineHeap()
     jobs = [pending(number, 1.0) for number in range(3)]
-    heap.watch(1.0).extend(jobs)
+    heap.watch(1.0, jobs)
     for one in (jobs[2], jobs[0]):
         one.state = DONE
         heap.dead += 1
@@ -138,34 +150,72 @@ def test_group_is_watched_until_its_last_job_is_done() -> None:
     assert (heap.next_deadline(), heap.dead) == (None, 0)
 
 
-def remember(memory: FinishedJobs, *job_ids: int, size: int = 1) -> list[Result]:
-    rows = [Result(job_id, 200, b"", b"x" * size) for job_id in job_ids]
-    CLIENT.jobs.update((row.item_id, row) for row in rows)
-    memory.remember(CLIENT, rows)
-    return rows
+class Memory:
+    """What is kept for one client, and what is still found of it."""
+
+    def __init__(self, max_count: int, max_bytes: int) -> None:
+        self.finished = FinishedJobs(max_count, max_bytes)
+        self.client = ClientRecord("c")
+
+    def remember(self, *job_ids: int, size: int = 1) -> list[ResultRow]:
+        rows: list[ResultRow] = [(job_id, 200, b"", b"x" * size) for job_id in job_ids]
+        self.finished.remember(self.client, rows)
+        return rows
+
+    def found(self) -> list[int]:
+        return [job_id for job_id in range(200) if self.finished.find(self.client, job_id)]
 
 
 def test_oldest_answers_are_forgotten_first() -> None:
-    CLIENT.jobs.clear()
-    memory = FinishedJobs(3, 100)
-    remember(memory, 1, 2)
-    remember(memory, 3)
-    remember(memory, 4)
-    assert sorted(CLIENT.jobs) == [3, 4]
-    remember(memory, 5, size=100)
-    assert (sorted(CLIENT.jobs), memory.count, memory.bytes) == ([5], 1, 100)
-    remember(memory, 6, size=101)
-    assert (CLIENT.jobs, memory.count, memory.bytes) == ({}, 0, 0)
+    memory = Memory(3, 100)
+    memory.remember(1, 2)
+    memory.remember(3)
+    memory.remember(4)
+    assert memory.found() == [3, 4]
+    memory.remember(5, size=100)
+    assert (memory.found(), memory.finished.count, memory.finished.bytes) == ([5], 1, 100)
+    memory.remember(6, size=101)
+    assert (memory.found(), memory.finished.count, memory.finished.bytes) == ([], 0, 0)
 
 
-def test_forgetting_an_answer_leaves_a_newer_job_of_the_same_id_alone() -> None:
-    CLIENT.jobs.clear()
-    memory = FinishedJobs(2, 100)
-    remember(memory, 1)
-    newer = CLIENT.jobs[1] = pending(9)
-    remember(memory, 2)
-    remember(memory, 3)
-    assert CLIENT.jobs[1] is newer
+def test_what_is_found_does_not_depend_on_who_asked_before() -> None:
+    often, once = Memory(3, 100), Memory(3, 100)
+    for number in range(20):
+        often.remember(number, number + 100)
+        once.remember(number, number + 100)
+        often.found()
+    assert often.found() == once.found() == [19, 119]
+
+
+def test_an_answer_that_is_about_to_be_sent_is_found_and_the_newest_of_an_id_counts() -> None:
+    memory = Memory(10, 100)
+    memory.remember(1)
+    newer: ResultRow = (1, 503, b"", b"")
+    memory.client.out.append(newer)
+    assert memory.finished.find(memory.client, 1) is newer
+    rows, memory.client.out = memory.client.out, []
+    memory.finished.remember(memory.client, rows)
+    assert memory.finished.find(memory.client, 1) is newer
+
+
+def test_the_index_of_a_client_that_asks_no_more_is_dropped() -> None:
+    memory = Memory(3, 100)
+    memory.remember(1)
+    assert memory.found() == [1]
+    for number in range(2, 6):
+        assert memory.client.answers is not None
+        memory.remember(number)
+    assert memory.client.answers is None
+    assert memory.found() == [3, 4, 5]
+
+
+def test_forgetting_an_answer_leaves_a_newer_one_of_the_same_id_alone() -> None:
+    memory = Memory(2, 100)
+    memory.remember(1)
+    memory.found()
+    newer = memory.remember(1)
+    memory.remember(2)
+    assert memory.finished.find(memory.client, 1) is newer[0]
 
 
 def test_an_async_worker_takes_jobs_while_others_run() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.broker.scheduler_driver import job
+from tests.unit.broker.scheduler_driver import waiting_job
 from zts.broker.entries import ModelEntry
 from zts.broker.jobs import DONE, SENT, ClientRecord, PendingJob
 from zts.broker.queues import STARVE_AFTER, JobQueue
@@ -14,7 +14,11 @@ CLIENT = ClientRecord("c")
 
 
 def pending(item_id: int, lane: int = NORMAL, size: int = 1) -> PendingJob:
-    return PendingJob(item_id, CLIENT, job(item_id), ENTRY, lane, size, float(item_id))
+    return waiting_job(item_id, CLIENT, ENTRY, lane=lane, size=size)
+
+
+def push(queue: JobQueue, one: PendingJob) -> None:
+    queue.push(one.arrival.lane, [one])
 
 
 def ids(jobs: list[PendingJob]) -> list[int]:
@@ -24,7 +28,7 @@ def ids(jobs: list[PendingJob]) -> list[int]:
 def filled(*jobs: PendingJob) -> JobQueue:
     queue = JobQueue(100, 1000)
     for one in jobs:
-        queue.push(one)
+        push(queue, one)
     return queue
 
 
@@ -50,10 +54,10 @@ def test_count_and_bytes_follow_every_change() -> None:
 def test_bounds() -> None:
     queue = JobQueue(2, 10)
     assert not queue.is_full(11)  # one job alone always fits
-    queue.push(pending(1, size=4))
+    push(queue, pending(1, size=4))
     assert not queue.is_full(6)
     assert queue.is_full(7)
-    queue.push(pending(2, size=0))
+    push(queue, pending(2, size=0))
     assert queue.is_full(0)
 
 
@@ -80,10 +84,10 @@ def test_dropped_jobs_are_skipped_also_among_returned_ones() -> None:
 def test_each_lower_class_gets_its_turn_and_only_while_it_waits() -> None:
     queue = JobQueue(10_000, 10_000)
     for number in range(200):
-        queue.push(pending(number, HIGH))
-    queue.push(pending(1000, NORMAL))
-    queue.push(pending(1001, NORMAL))
-    queue.push(pending(2000, LOW))
+        push(queue, pending(number, HIGH))
+    push(queue, pending(1000, NORMAL))
+    push(queue, pending(1001, NORMAL))
+    push(queue, pending(2000, LOW))
     order = ids(queue.take(100))
     assert [order.index(number) for number in (2000, 1000)] == [STARVE_AFTER, STARVE_AFTER + 1]
     # The second normal job waited for another full share of high ones.
@@ -92,9 +96,9 @@ def test_each_lower_class_gets_its_turn_and_only_while_it_waits() -> None:
 
 def test_turns_are_counted_across_batches() -> None:
     queue = JobQueue(1000, 1000)
-    queue.push(pending(0, LOW))
+    push(queue, pending(0, LOW))
     for number in range(1, 40):
-        queue.push(pending(number, HIGH))
+        push(queue, pending(number, HIGH))
     order = [queue.take(1)[0].item_id for _ in range(20)]
     assert order.index(0) == STARVE_AFTER
 
@@ -102,12 +106,12 @@ def test_turns_are_counted_across_batches() -> None:
 def test_class_that_emptied_begins_to_wait_anew() -> None:
     queue = JobQueue(1000, 1000)
     low = pending(500, LOW)
-    queue.push(low)
+    push(queue, low)
     for number in range(100):
-        queue.push(pending(number, HIGH))
+        push(queue, pending(number, HIGH))
     queue.take(STARVE_AFTER - 1)
     queue.drop(low)
-    queue.push(pending(501, LOW))
+    push(queue, pending(501, LOW))
     assert ids(queue.take(STARVE_AFTER + 1)).index(501) == STARVE_AFTER
 
 
@@ -115,7 +119,7 @@ def test_tombstones_behind_a_stuck_head_are_swept() -> None:
     queue = filled(pending(0))
     for number in range(1, 1000):
         one = pending(number)
-        queue.push(one)
+        push(queue, one)
         queue.drop(one)
     assert len(queue._lanes[NORMAL]) < 100
     assert ids(queue.take(2)) == [0]
@@ -132,3 +136,17 @@ def test_oldest_arrival_looks_past_dropped_jobs() -> None:
     assert queue.oldest_arrival() == 5.0
     queue.take(1)
     assert queue.oldest_arrival() is None
+
+
+def test_jobs_that_come_together_count_as_if_they_came_one_by_one() -> None:
+    together, apart = JobQueue(100, 1000), filled(*[pending(number, size=number) for number in range(5)])
+    together.push(NORMAL, [pending(number, size=number) for number in range(5)])
+    assert (
+        (together.count, together.bytes, together.room())
+        == (apart.count, apart.bytes, apart.room())
+        == (5, 10, (95, 990))
+    )
+    assert ids(together.take(2)) == ids(apart.take(2)) == [0, 1]
+    assert (together.count, together.bytes) == (3, 9)
+    assert ids(together.take(9)) == [2, 3, 4]
+    assert (together.count, together.bytes, together.room()) == (0, 0, (100, 1000))

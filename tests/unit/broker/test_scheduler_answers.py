@@ -195,8 +195,8 @@ def test_a_job_whose_answer_has_begun_is_not_run_again_when_its_worker_dies() ->
     driver.ready("w2")
     (action,) = driver.gone("w1")
     assert isinstance(action, e.SendResults)
-    assert action.rows[0].status == 500
-    assert action.rows[0].body.startswith(b"Worker died. A part of the answer")
+    assert action.rows[0][1] == 500
+    assert action.rows[0][3].startswith(b"Worker died. A part of the answer")
 
 
 def test_outcomes_of_expired_items_only_do_not_count_as_a_batch() -> None:

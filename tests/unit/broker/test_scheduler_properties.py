@@ -218,7 +218,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.check_order(actions)
         deadline = self.core.next_deadline()
         assert deadline is None or deadline > self.now
-        pending = {(one.client.client_id, one.wire.job_id) for one in driver.pending_jobs(self.core)}
+        pending = {(one.arrival.client.client_id, one.wire.job_id) for one in driver.pending_jobs(self.core)}
         assert pending == {key for key, due in self.answers_due.items() if due > 0}, "each job gets its answer"
         self.lost_in_tick = False
 
@@ -229,7 +229,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(isinstance(action, (e.Count, e.SendFence)) for action in actions)
         return actions
 
-    def known(self, key: Key) -> PendingJob | Result | None:
+    def known(self, key: Key) -> PendingJob | None:
         client = self.core._book._clients.get(key[0])
         return None if client is None else client.jobs.get(key[1])
 
@@ -238,16 +238,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert action.epoch == worker.epoch and not worker.fenced and action.rows
         record = self.core._workers[action.worker_id]
         for row in action.rows:
-            assert not any(row.item_id in other.held for other in self.workers.values())
-            one = record.held[row.item_id]
-            worker.held[row.item_id] = (one.client.client_id, one.wire.job_id)
+            assert not any(row[0] in other.held for other in self.workers.values())
+            one = record.held[row[0]]
+            worker.held[row[0]] = (one.arrival.client.client_id, one.wire.job_id)
         assert len(worker.held) <= worker.credit, "credit is never exceeded"
         if record.entry.spec.prefetch is False:
             assert len(worker.held) <= record.batch_size, "no batch is above its size"
 
     def results_are_sent(self, action: e.SendResults) -> None:
         for row in action.rows:
-            key = (action.client, row.item_id)
+            key = (action.client, row[0])
             self.answers_due[key] -= 1
             assert self.answers_due[key] >= 0, "an answer too many"
 
@@ -258,14 +258,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         waiting: dict[tuple[int, int], int] = {}
         for one in driver.pending_jobs(self.core):
             if one.state == driver.QUEUED:
-                where = (id(one.entry), one.lane)
+                where = (id(one.arrival.entry), one.arrival.lane)
                 waiting[where] = min(one.item_id, waiting.get(where, one.item_id))
         for action in actions:
             if isinstance(action, e.SendBatch):
                 held = self.core._workers[action.worker_id].held
                 for row in action.rows:
-                    one = held[row.item_id]
-                    assert one.item_id < waiting.get((id(one.entry), one.lane), one.item_id + 1)
+                    one = held[row[0]]
+                    assert one.item_id < waiting.get((id(one.arrival.entry), one.arrival.lane), one.item_id + 1)
 
     def teardown(self) -> None:
         """Bring everything to its end: then nothing is left and every job has its answer."""

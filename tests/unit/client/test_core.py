@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from zts.client.core import Answer, ClientCore, Tick
+from zts.client.core import ClientCore, Tick
 from zts.errors import BrokerUnavailable, Cancelled, DeadlineExceeded, ServerError
-from zts.wire.messages import Beat, Cancel, Hello, Job, Jobs, Refused, Result, Results, Welcome
+from zts.wire.messages import Beat, Cancel, Chunks, Hello, Job, Jobs, Refused, Result, Results, Welcome
 
 HELLO = Hello("client", "c1", 5)
 WELCOME = Welcome("b1", 1000)
@@ -31,7 +31,7 @@ def a_core(*, welcomed_at: float | None = None) -> ClientCore:
 
 def what(tick: Tick) -> tuple[list[Any], list[tuple[Any, Any]]]:
     """Return messages and (waiter, result or error class)."""
-    return tick.messages, [(a.waiter, a.result or type(a.error)) for a in tick.answers]
+    return tick.messages, [(waiter, result or type(error)) for waiter, result, error in tick.answers]
 
 
 def test_says_hello_on_a_connection_and_again_until_it_is_welcome() -> None:
@@ -85,7 +85,7 @@ def test_late_job_gets_a_grace_for_the_brokers_own_answer_and_is_then_cancelled(
     assert what(core.tick(5.2)) == ([], [])
     tick = core.tick(5.25)
     assert what(tick) == ([Cancel([1])], [("w", DeadlineExceeded)])
-    assert str(tick.answers[0].error) == "Model m did not answer within 5 s."
+    assert str(tick.answers[0][2]) == "Model m did not answer within 5 s."
 
 
 def test_without_a_broker_a_job_fails_after_the_connect_time() -> None:
@@ -125,10 +125,8 @@ def test_deadline_during_an_outage_says_that_the_connection_is_lost() -> None:
     core.submit(job(1), 5.0, 0.0, "w")
     core.tick(0.0)
     core.lost(1.0)
-    (answer,) = core.tick(5.25).answers
-    assert isinstance(answer.error, DeadlineExceeded) and "connection to the broker at ipc://x is lost" in str(
-        answer.error
-    )
+    ((_, _, error),) = core.tick(5.25).answers
+    assert isinstance(error, DeadlineExceeded) and "connection to the broker at ipc://x is lost" in str(error)
 
 
 def test_say_hello_brings_hello_and_everything_unanswered_again() -> None:
@@ -145,8 +143,8 @@ def test_other_refusals_fail_all_jobs() -> None:
     core = a_core(welcomed_at=0.0)
     core.submit(job(1), None, 0.0, "w")
     core.handle(Refused("no_such_code", "keys needed"), 1.0)
-    (answer,) = core.tick(1.0).answers
-    assert type(answer.error) is ServerError and str(answer.error) == "The broker refused: keys needed"
+    ((_, _, error),) = core.tick(1.0).answers
+    assert type(error) is ServerError and str(error) == "The broker refused: keys needed"
 
 
 def test_second_welcome_and_unexpected_messages_change_nothing() -> None:
@@ -163,5 +161,56 @@ def test_close_answers_everything(welcomed_at: float | None) -> None:
     core = a_core(welcomed_at=welcomed_at)
     core.submit(job(1), None, 0.0, "w")
     error = Cancelled("closed")
-    assert core.close(error) == [Answer("w", None, error)]
+    assert core.close(error) == [("w", None, error)]
     assert len(core) == 0 and core.close(error) == []
+
+
+def test_jobs_submitted_together_are_as_one_after_the_other() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit_many([job(1), job(2)], 5.0, 0.0, "ab")
+    core.submit(job(3), None, 0.0, "c")
+    assert core.next_deadline() == 5.25
+    assert what(core.tick(0.0)) == ([Jobs([job(1), job(2), job(3)])], [])
+    core.handle(Results([result(2)]), 1.0)
+    assert what(core.tick(5.25)) == ([Cancel([1])], [("b", result(2)), ("a", DeadlineExceeded)])
+    assert core.next_deadline() is None
+
+
+def test_jobs_submitted_together_without_a_broker_fail_after_the_connect_time() -> None:
+    core = a_core()
+    core.submit_many([job(1), job(2)], None, 0.0, "ab")
+    assert what(core.tick(2.0))[1] == [("a", BrokerUnavailable), ("b", BrokerUnavailable)]
+
+
+def test_deadlines_in_any_order_come_in_time() -> None:
+    core = a_core(welcomed_at=0.0)
+    for job_id, deadline in enumerate([9.0, 3.0, 6.0, 3.5]):
+        core.submit(job(job_id), deadline, 0.0, deadline)
+    core.tick(0.0)
+    late = []
+    while (due := core.next_deadline()) is not None:
+        late += [waiter for waiter, _, _ in core.tick(due).answers]
+    assert late == [3.0, 3.5, 6.0, 9.0]
+
+
+def test_cancelled_parts_of_an_answer_are_forgotten() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), None, 0.0, "w")
+    core.tick(0.0)
+    core.handle(Chunks("w1", 1, [result(1)]), 0.1)
+    core.handle(Results([result(1)]), 0.2)
+    assert what(core.tick(0.2)) == ([], [("w", Result(1, 200, b"", b"okok"))])
+    core.submit(job(2), None, 0.3, "x")
+    core.handle(Chunks("w1", 1, [result(2), result(9)]), 0.4)
+    assert core.cancel(2)
+    core.tick(0.4)
+    core.submit(job(2), None, 0.5, "again")
+    core.handle(Results([result(2)]), 0.6)
+    assert core.tick(0.6).answers == [("again", result(2), None)]
+
+
+def test_submitting_an_id_twice_is_an_error() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), None, 0.0, "w")
+    with pytest.raises(ValueError, match="in flight"):
+        core.submit(job(1), None, 0.0, "w")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zts.client.jobs import JobOptions, answer_value, build_job
+from zts.client.jobs import JobOptions, JobTemplate, Templates, answer_value
 from zts.errors import BadRequest, ModelNotFound, RemoteProtocolError, ServerError, ZtsError
 from zts.wire.heads import JobHead, ResultHead, pack_result_head, unpack_job_head
 from zts.wire.messages import Job, Result
@@ -13,14 +13,14 @@ def answer(body: bytes, status: int = 200, **head: object) -> Result:
 
 
 def test_job_of_a_typed_value() -> None:
-    job = build_job(4, "m", "ja", JobOptions(version="2.0", timeout_s=0.0001, priority="low"), "req-4")
+    job = JobTemplate("m", JobOptions(version="2.0", timeout_s=0.0001, priority="low"), "req-").job(4, "ja")
     assert job == Job(4, "m", "2.0", 2, 1, job.head, b"ja")
     assert unpack_job_head(job.head) == JobHead("req-4", (), "value", "", "text", "", (), True)
 
 
 def test_job_of_a_rest_like_body() -> None:
     options = JobOptions(timeout_s=None, content_type="application/json", headers=[("A", "1"), ("X-Request-Id", "z")])
-    job = build_job(1, "m", b"{}", options, "req-1")
+    job = JobTemplate("m", options, "req-").job(1, b"{}")
     assert (job.timeout_ms, job.body) == (0, b"{}")
     head = JobHead("z", [("A", "1"), ("X-Request-Id", "z")], "body", "application/json", typed=True)
     assert unpack_job_head(job.head) == head
@@ -28,7 +28,7 @@ def test_job_of_a_rest_like_body() -> None:
 
 def test_small_bodies_are_copied_so_that_the_caller_may_change_them() -> None:
     data = bytearray(b"abc")
-    job = build_job(1, "m", data, JobOptions(), "r")
+    job = JobTemplate("m", JobOptions(), "r").job(1, data)
     data[0] = 0
     assert job.body == b"abc"
 
@@ -70,3 +70,38 @@ def test_answer_that_is_an_error_is_raised(result: Result, kind: type[ZtsError],
 def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(BadRequest):
         JobOptions(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("headers", [None, {"a": "b"}, {"X-Request-Id": "mine"}])
+@pytest.mark.parametrize("items", [[b"a", b"b", b"c"], [b"a", "b", b"c"], [b"a", b"x" * 100_000, [1]]])
+def test_many_jobs_are_what_one_after_the_other_would_be(headers: dict[str, str] | None, items: list[object]) -> None:
+    template = JobTemplate("m", JobOptions(version="2", timeout_s=1.0, headers=headers), "me-")
+    jobs = template.jobs(range(9, 12), items)
+    assert jobs == [template.job(9 + place, item) for place, item in enumerate(items)]
+    assert [unpack_job_head(job.head).request_id for job in jobs] == (
+        ["mine"] * 3 if headers == {"X-Request-Id": "mine"} else ["me-9", "me-10", "me-11"]
+    )
+
+
+def test_heads_follow_the_kind_of_each_value() -> None:
+    template = JobTemplate("m", JobOptions(), "")
+    kinds = [unpack_job_head(template.job(1, data).head).encoding for data in (b"a", "a", [1], b"a", bytearray(b"a"))]
+    assert kinds == ["bytes", "text", "msgpack", "bytes", "bytes"]
+
+
+def test_content_type_goes_with_text_and_bytes_only() -> None:
+    template = JobTemplate("m", JobOptions(content_type="text/plain"), "")
+    heads = [unpack_job_head(template.job(1, data).head) for data in (b"a", "a", memoryview(b"a"))]
+    assert [(head.kind, head.content_type, head.encoding) for head in heads] == [("body", "text/plain", "")] * 3
+    with pytest.raises(BadRequest):
+        template.job(1, [1])
+
+
+def test_equal_calls_share_a_template() -> None:
+    templates = Templates("me-", 7.0)
+    first = templates.get("m")
+    assert templates.get("m") is first and first.timeout_s == 7.0
+    assert templates.get("m", timeout_s=None).timeout_s is None
+    assert templates.get("m", headers={"a": "b"}) is not templates.get("m", headers={"a": "b"})
+    with pytest.raises(BadRequest):
+        templates.get("m", priority="urgent")

@@ -3,16 +3,18 @@ import random
 import pytest
 
 from zts.backoff import BackoffRule
-from zts.supervisor.core import (
+from zts.supervisor.core import Phase, SupervisorCore, longest_stop_s, role_names
+from zts.supervisor.events import (
     Action,
     AnnounceReady,
+    DrainRole,
     Event,
     Finish,
     FleetReady,
+    HttpDrained,
     HttpReady,
     KillRole,
     ModelsSettled,
-    Phase,
     RegisterModels,
     ReportRestart,
     RoleExited,
@@ -21,18 +23,20 @@ from zts.supervisor.core import (
     StartRole,
     StopRequested,
     StopRole,
-    SupervisorCore,
     TimePassed,
-    longest_stop_s,
-    role_names,
 )
 
 RULE = BackoffRule(start_s=1.0, cap_s=4.0, jitter=0.0, stable_s=60.0)
 
 
-def make_core(http_processes: int = 1) -> SupervisorCore:
+def make_core(http_processes: int = 1, *, embedded: bool = False) -> SupervisorCore:
     return SupervisorCore(
-        role_names(http_processes), drain_timeout_s=10.0, start_timeout_s=60.0, rng=random.Random(1), rule=RULE
+        role_names(http_processes, embedded=embedded),
+        drain_timeout_s=10.0,
+        start_timeout_s=60.0,
+        rng=random.Random(1),
+        rule=RULE,
+        embedded=embedded,
     )
 
 
@@ -40,8 +44,8 @@ def feed(core: SupervisorCore, *events: tuple[Event, float]) -> list[Action]:
     return [action for event, now in events for action in core.handle(event, now)]
 
 
-def running_core(http_processes: int = 1) -> SupervisorCore:
-    core = make_core(http_processes)
+def running_core(http_processes: int = 1, *, embedded: bool = False) -> SupervisorCore:
+    core = make_core(http_processes, embedded=embedded)
     feed(core, (StartRequested(), 0.0), (FleetReady(), 0.1), (HttpReady(), 0.2), (ModelsSettled(), 0.3))
     assert core.phase is Phase.RUNNING
     return core
@@ -249,3 +253,56 @@ def test_random_events_never_leave_a_role_behind(seed: int) -> None:
     while alive:
         do(core.handle(RoleExited(alive.pop(), 0, ""), now))
     assert (finished, core.phase) == (1, Phase.ENDED)
+
+
+def test_with_an_embedded_broker_the_http_server_starts_first_and_there_is_no_broker_role() -> None:
+    core = make_core(embedded=True)
+    assert core.handle(StartRequested(), 0.0) == [StartRole("http-0"), StartRole("node")]
+    assert feed(core, (FleetReady(), 0.1), (HttpReady(), 0.2), (ModelsSettled(), 0.3)) == [
+        RegisterModels(),
+        AnnounceReady(),
+    ]
+
+
+def test_an_embedded_broker_drains_http_first_and_ends_last() -> None:
+    core = running_core(embedded=True)
+    assert core.handle(HttpDrained(), 4.0) == []
+    assert core.handle(StopRequested(), 5.0) == [DrainRole("http-0")]
+    assert core.next_deadline() == 17.0
+    assert core.handle(HttpDrained(), 6.0) == [StopRole("node")]
+    assert core.handle(HttpDrained(), 6.1) == []
+    assert core.handle(RoleExited("node", 0, ""), 7.0) == [StopRole("http-0")]
+    assert core.next_deadline() == 12.0
+    assert core.handle(RoleExited("http-0", 0, ""), 7.1) == [Finish(0, "")]
+
+
+def test_an_embedded_broker_is_not_killed_for_requests_that_do_not_end() -> None:
+    core = running_core(embedded=True)
+    core.handle(StopRequested(), 0.0)
+    assert core.handle(TimePassed(), 12.0) == [StopRole("node")]
+    assert core.handle(RoleExited("node", 0, ""), 13.0) == [StopRole("http-0")]
+    assert core.handle(TimePassed(), 18.0) == [KillRole("http-0")]
+    assert core.handle(RoleExited("http-0", -9, ""), 18.1) == [Finish(0, "")]
+
+
+def test_an_embedded_broker_that_dies_while_it_drains_leaves_the_node_to_stop() -> None:
+    core = running_core(embedded=True)
+    core.handle(StopRequested(), 0.0)
+    assert core.handle(RoleExited("http-0", -11, ""), 0.5) == [StopRole("node")]
+    assert core.handle(HttpDrained(), 0.6) == []
+    assert core.handle(RoleExited("node", 0, ""), 0.7) == [Finish(0, "")]
+
+
+def test_an_embedded_broker_that_dies_comes_back_as_any_role() -> None:
+    core = running_core(embedded=True)
+    assert core.handle(RoleExited("http-0", -9, "killed"), 100.0) == [
+        ReportRestart("http-0", "killed", 0.0),
+        StartRole("http-0"),
+    ]
+
+
+def test_second_stop_kills_an_embedded_broker_at_once() -> None:
+    core = running_core(embedded=True)
+    core.handle(StopRequested(), 0.0)
+    assert core.handle(StopRequested(), 1.0) == [KillRole("http-0"), KillRole("node")]
+    assert feed(core, (RoleExited("node", -9, ""), 1.1), (RoleExited("http-0", -9, ""), 1.2)) == [Finish(0, "")]

@@ -262,3 +262,41 @@ def test_close_tells_the_handler_and_never_raises() -> None:
     service.close()
     service.close()
     assert handler.closed == 1
+
+
+def test_text_that_has_no_bytes_fails_as_any_answer_without_form() -> None:
+    text = b"Unsupported model output data type."
+    results = make_service(lambda rows, context: ["fine", "\ud800"]).run(items(b"a", b"b"))
+    assert errors(results) == [(10, 503, "bad_output", text), (11, 503, "bad_output", text)]
+
+
+def test_typed_and_rest_clients_of_one_batch_get_what_each_understands() -> None:
+    mixed = [items(b"a", typed=True)[0], items(b"", b"b")[1]]
+    first, second = make_service(lambda rows, context: [b"1", b"2"]).run(mixed)
+    assert unpack_result_head(first.head) == ResultHead(encoding="bytes")
+    assert unpack_result_head(second.head) == ResultHead(content_type="application/octet-stream")
+    assert (first.item_id, first.body, second.item_id, second.body) == (10, b"1", 11, b"2")
+
+
+def test_a_status_for_one_request_leaves_the_others_plain() -> None:
+    def handle(rows: Any, context: Context) -> Any:
+        assert context.get_request_id(2) == "r2"
+        context.set_response_status(202, "", 1)
+        return [b"1", b"2", b"3"]
+
+    results = make_service(handle).run(items(b"a", b"b", b"c"))
+    assert [(row.item_id, row.status, row.body) for row in results] == [
+        (10, 200, b"1"),
+        (11, 202, b"2"),
+        (12, 200, b"3"),
+    ]
+
+
+def test_rows_are_the_handlers_own() -> None:
+    def handle(rows: Any, context: Context) -> Any:
+        answers = [bytes(row["body"]) for row in rows]
+        rows[0]["body"].extend(b"!")
+        rows.clear()
+        return answers
+
+    assert [row.body for row in make_service(handle).run(items(b"a", b"b"))] == [b"a", b"b"]

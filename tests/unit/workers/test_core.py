@@ -9,7 +9,7 @@ from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers import events as e
 from zts.workers.batching import BatchWindow
-from zts.workers.core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore
+from zts.workers.core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, Held
 from zts.workers.presence import PresenceCore
 
 TICK = e.TickEnded()
@@ -36,9 +36,7 @@ def expired(number: int) -> Result:
 
 
 def fresh(batch_size: int = 3, delay_s: float | None = None) -> ComputeCore:
-    window: BatchWindow[tuple[float | None, WorkItem]] = BatchWindow(
-        max_batch_size=batch_size, max_batch_delay_s=delay_s
-    )
+    window: BatchWindow[Held] = BatchWindow(max_batch_size=batch_size, max_batch_delay_s=delay_s)
     return ComputeCore(epoch=EPOCH, batch_size=batch_size, window=window)
 
 
@@ -140,6 +138,26 @@ def test_a_job_within_its_deadline_is_run() -> None:
     core = serving()
     feed(core, (arrived(1, timeout_ms=100), 1.0))
     assert feed(core, (TICK, 1.05)) == [e.RunBatch([item(1, 100)])]
+
+
+def test_jobs_without_a_deadline_never_expire_beside_others() -> None:
+    core = serving(batch_size=4, delay_s=0.5)
+    feed(core, (arrived(1), 1.0), (arrived(2, timeout_ms=100), 1.0), (arrived(3, timeout_ms=900), 1.0))
+    assert feed(core, (TICK, 1.5)) == [e.RunBatch([item(1), item(3, 900)])]
+
+
+def test_a_deadline_counts_from_the_jobs_own_arrival() -> None:
+    core = serving(batch_size=4, delay_s=0.5)
+    feed(core, (arrived(1, timeout_ms=600), 1.0), (arrived(2, timeout_ms=100), 1.45))
+    assert feed(core, (TICK, 1.5)) == [e.RunBatch([item(1, 600), item(2, 100)])]
+
+
+def test_it_tells_when_a_batch_is_full() -> None:
+    core = serving(batch_size=2, delay_s=0.5)
+    feed(core, (arrived(1), 1.0))
+    assert not core.has_full_batch
+    feed(core, (arrived(2), 1.0))
+    assert core.has_full_batch
 
 
 def test_jobs_of_another_epoch_are_counted_and_dropped() -> None:

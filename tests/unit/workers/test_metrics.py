@@ -19,8 +19,8 @@ from zts.workers.metrics import (
     MetricsCacheTypeError,
     MetricsCacheValueError,
     MetricTypes,
-    measured,
 )
+from zts.workers.service import measured
 
 MODEL = "ModelName:m,Level:Model"
 

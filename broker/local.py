@@ -1,0 +1,32 @@
+"""A peer in the broker's own process: messages pass as objects through calls, with no codec and no socket. Layer 1.
+
+To the cores it is a peer as any other: a client id for its jobs, a connection for its control messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from zts.wire.messages import Message, Result
+
+__all__ = ["LOCAL_CONNECTION", "LocalPeer"]
+
+# Where the fleet reaches it. ZeroMQ gives out identities of five bytes, and peers must not choose one that begins so.
+LOCAL_CONNECTION: Final = b"\0local"
+
+
+class LocalPeer(Protocol):
+    """What the broker calls, always within a tick: a call must not come back into the broker before the tick's end."""
+
+    def hand_in(self, now: float) -> None:
+        """Tell the broker all that has gathered (``from_local_control``, ``from_local_client``)."""
+
+    def on_results(self, rows: Sequence[Result]) -> None:
+        """Take answers, as those of a RESULTS message."""
+
+    def on_chunks(self, rows: Sequence[Result]) -> None:
+        """Take parts of streamed answers, as those of a CHUNKS message."""
+
+    def on_control(self, message: Message) -> None:
+        """Take a message of the control socket."""

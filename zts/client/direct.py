@@ -1,0 +1,192 @@
+"""``DirectClient``: jobs to the broker and their answers, with nothing in between: no thread, no future, no callback.
+
+For programs with a loop of their own that count microseconds; ``zts bench`` is one. The thread that calls ``turn`` does
+all the work: it sends what was submitted since the last turn in one message, waits, and returns the answers that are
+there. With hundreds of jobs in flight ``gc.set_threshold(10_000)`` saves such a program some percent.
+
+``zts.Client`` and ``zts.AsyncClient`` do the same things with more comfort.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from zts.client.addresses import default_endpoints
+from zts.client.connection import Connection
+from zts.client.core import Answer, ClientCore
+from zts.client.jobs import Headers, JobTemplate, Templates
+from zts.clock import monotonic, wall_time_s
+from zts.errors import BadRequest, Cancelled
+from zts.wire.frames import Role
+from zts.wire.messages import Goodbye, Hello, Message
+
+__all__ = ["DirectClient"]
+
+_MESSAGES_PER_TURN: Final = 64
+
+
+class DirectClient:
+    """A connection to the broker that one thread drives. Not thread-safe; not usable after a fork.
+
+    Args:
+        address: The broker's client endpoint, ``ipc://…`` or ``tcp://host:port``; None: the default instance's
+            (``ZTS_RUNTIME_DIR`` names another).
+        timeout_s: Budget of templates that give none, queue included; None: no limit.
+
+    Raises:
+        ConfigError: If ``address`` is no ZeroMQ address.
+
+    Example::
+
+        with DirectClient() as client:
+            digits = client.template("digits")
+            for file in files:
+                client.submit(digits, file.read_bytes(), tag=file.name)
+            while len(client):
+                for name, result, error in client.turn(None):
+                    print(name, error or answer_value(result))
+    """
+
+    def __init__(self, address: str | None = None, *, timeout_s: float | None = 30.0) -> None:
+        self.address = address or default_endpoints().client
+        self.client_id = uuid.uuid4().hex
+        self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)
+        self._last_id = 0
+        self._pid = os.getpid()
+        self._hello = Hello(Role.CLIENT, self.client_id, int(wall_time_s() * 1000))
+        self._core = ClientCore(self._hello, self.address)
+        self._connection = Connection(self.address)
+
+    def __len__(self) -> int:
+        """Jobs without an answer."""
+        return len(self._core)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def template(
+        self,
+        model: str,
+        version: str | None = None,
+        timeout_s: float | None = -1,
+        priority: str = "normal",
+        headers: Headers = None,
+        content_type: str | None = None,
+    ) -> JobTemplate:
+        """Return what jobs of this kind have in common; the arguments are those of ``Client.predict``.
+
+        Raises:
+            BadRequest: If an argument is out of range.
+        """
+        return self._templates.get(model, version, timeout_s, priority, headers, content_type)
+
+    def submit(self, template: JobTemplate, data: object, tag: Any = None) -> int:
+        """Take over a job, which leaves with the next ``turn`` or ``flush``, and return its id.
+
+        Args:
+            template: From ``template``.
+            data: As of ``Client.predict``.
+            tag: Comes back with the answer.
+
+        Raises:
+            BadRequest: If the data cannot travel.
+        """
+        job_id = self._last_id + 1
+        job = template.job(job_id, data)
+        self._last_id = job_id
+        now = monotonic()
+        self._core.submit(job, None if template.timeout_s is None else now + template.timeout_s, now, tag)
+        return job_id
+
+    def submit_many(self, template: JobTemplate, items: Sequence[object], tags: Iterable[Any]) -> range:
+        """Take over a job for each item, at a third of the cost of ``submit``, and return their ids.
+
+        Args:
+            template: From ``template``.
+            items: As ``data`` of ``Client.predict``.
+            tags: One for each item; they come back with the answers.
+
+        Raises:
+            BadRequest: If an item cannot travel; then none does.
+        """
+        first = self._last_id + 1
+        numbers = range(first, first + len(items))
+        jobs = template.jobs(numbers, items)
+        self._last_id += len(items)
+        now = monotonic()
+        self._core.submit_many(jobs, None if template.timeout_s is None else now + template.timeout_s, now, tags)
+        return numbers
+
+    def cancel(self, job_id: int) -> bool:
+        """Give up a job without an answer, in the broker's queue too; False if it is answered already."""
+        return self._core.cancel(job_id)
+
+    def flush(self) -> None:
+        """Send now what was submitted, instead of with the next ``turn``."""
+        self._check()
+        now = monotonic()
+        self._send(self._core.take_messages(now), now)
+
+    def turn(self, wait_s: float | None = 0.0) -> list[Answer]:
+        """Send what was submitted, wait until something happens, and return the answers that are there.
+
+        An answer is ``(tag, result, error)``: the result, which ``zts.client.jobs.answer_value`` reads (and whose
+        status may be that of an error), or this side's error: ``DeadlineExceeded``, ``BrokerUnavailable``, …
+
+        Args:
+            wait_s: How long to wait at most; 0: not at all; None: until something happens. It may return early and
+                with no answer.
+
+        Raises:
+            Cancelled: If the client is closed.
+        """
+        self._check()
+        core, connection = self._core, self._connection
+        now = monotonic()
+        messages, answers = core.tick(now)
+        self._send(messages, now)
+        if answers:
+            return answers
+        if wait_s != 0:
+            due = core.next_deadline()
+            if due is not None:
+                wait_s = due - now if wait_s is None else min(wait_s, due - now)
+            connection.wait(wait_s)
+        # A lone job has one answer, so there is no need to ask for a second message.
+        received = connection.receive(min(len(core), _MESSAGES_PER_TURN) if core.is_welcomed else _MESSAGES_PER_TURN)
+        now = monotonic()
+        for is_made in connection.connection_events():
+            core.connected(now) if is_made else core.lost(now)
+        for message in received:
+            core.handle(message, now)
+        messages, answers = core.tick(now)
+        self._send(messages, now)
+        return answers
+
+    def close(self) -> list[Answer]:
+        """End the connection and return the answers of what was open: ``Cancelled`` for each."""
+        if os.getpid() != self._pid:
+            return []
+        self._connection.close(Goodbye(self.client_id, self._hello.epoch, "closed"))
+        return self._core.close(Cancelled("The client was closed before the answer came."))
+
+    def _check(self) -> None:
+        if self._connection.socket.closed:
+            raise Cancelled("The client is closed.")
+        if os.getpid() != self._pid:
+            raise BadRequest("This DirectClient was made before a fork: make a new one in this process.")
+
+    def _send(self, messages: list[Message], now: float) -> None:
+        for message in messages:
+            if not self._connection.send(message):
+                self._core.lost(now)
+                return
