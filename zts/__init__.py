@@ -11,14 +11,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from zts.client.aio import AsyncClient as AsyncClient
+    from zts.client.direct import DirectClient as DirectClient
     from zts.client.sync import Client as Client
     from zts.handler import Handler as Handler
 
-__all__ = ["AsyncClient", "Client", "Handler", "__version__", "errors"]
+__all__ = ["AsyncClient", "Client", "DirectClient", "Handler", "__version__", "errors"]
 
 _LAZY = {
     "AsyncClient": ("zts.client.aio", "AsyncClient"),
     "Client": ("zts.client.sync", "Client"),
+    "DirectClient": ("zts.client.direct", "DirectClient"),
     "Handler": ("zts.handler", "Handler"),
 }
 

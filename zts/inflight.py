@@ -6,8 +6,9 @@ thread-safe: one loop owns it. Layer 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from zts.wire.messages import Job, Result
 
@@ -20,7 +21,7 @@ _SLACK: Final = 1024
 BROKEN_STREAM: Final = "The broker went away in the middle of the answer; it cannot be continued."
 
 
-class Entry:
+class Entry(NamedTuple):
     """One unanswered job.
 
     Attributes:
@@ -29,38 +30,25 @@ class Entry:
         added_at: Monotonic seconds.
         waiter: Whatever the owner wants back with the answer (a future, an HTTP exchange).
         on_part: Whatever the owner wants back with each part of a streamed answer; None: parts are kept for the end.
-        has_parts: A part of the answer has come, so the job must not be sent again.
-        parts: Parts that were kept.
     """
 
-    __slots__ = ("added_at", "deadline", "has_parts", "job", "on_part", "parts", "waiter")
-
-    def __init__(self, job: Job, deadline: float | None, added_at: float, waiter: Any = None) -> None:
-        self.job = job
-        self.deadline = deadline
-        self.added_at = added_at
-        self.waiter = waiter
-        self.on_part: Any = None
-        self.has_parts = False
-        self.parts: list[Result] | None = None
-
-    def keep(self, part: Result) -> None:
-        """Keep a part for the end of the answer."""
-        self.has_parts = True
-        if self.parts is None:
-            self.parts = []
-        self.parts.append(part)
-
-    def __repr__(self) -> str:
-        return f"Entry(job_id={self.job.job_id}, model={self.job.model!r}, deadline={self.deadline})"
+    job: Job
+    deadline: float | None
+    added_at: float
+    waiter: Any = None
+    on_part: Any = None
 
 
-def joined(entry: Entry, result: Result) -> Result:
+# Skips the Python-level __new__ of the named tuple: one for each request.
+_new: Final = tuple.__new__
+
+
+def joined(parts: Sequence[Result] | None, result: Result) -> Result:
     """Return the whole answer: the parts that were kept, then the last one; an error stands for itself."""
-    if not entry.parts or result.status >= 400:
+    if not parts or result.status >= 400:
         return result
-    first = entry.parts[0]
-    body = b"".join([*(bytes(part.body) for part in entry.parts), bytes(result.body)])
+    first = parts[0]
+    body = b"".join([*(bytes(part.body) for part in parts), bytes(result.body)])
     return Result(result.item_id, first.status, first.head, body)
 
 
@@ -69,8 +57,14 @@ class Inflight:
 
     ``add`` is O(log n), and O(1) when deadlines grow as they usually do; ``take`` and ``cancel`` are O(1).
 
+    Attributes:
+        begun: Jobs of which a part of the answer has come, so that they must not be sent again, with the parts that
+            are kept for the end.
+        pop: Removes and returns the entry of a job id, or the second argument, as a dict's; ``tidy`` goes behind a run
+            of it. ``take`` does both.
+
     >>> inflight = Inflight()
-    >>> entry = inflight.add(Job(7, "digits", "", 1, 2000, b"", b"image"), deadline=12.0, now=10.0)
+    >>> inflight.add(Job(7, "digits", "", 1, 2000, b"", b"image"), deadline=12.0, now=10.0)
     >>> inflight.next_deadline()
     12.0
     >>> [job.timeout_ms for job in inflight.unanswered(now=11.5)]
@@ -81,11 +75,13 @@ class Inflight:
     ('digits', 0)
     """
 
-    __slots__ = ("_deadlines", "_entries")
+    __slots__ = ("_deadlines", "_entries", "begun", "pop")
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}  # in the order of sending, which a resend keeps
         self._deadlines: list[tuple[float, int]] = []  # a heap; answered jobs leave it lazily
+        self.begun: dict[int, list[Result]] = {}
+        self.pop = self._entries.pop
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -93,25 +89,24 @@ class Inflight:
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._entries
 
-    def add(self, job: Job, deadline: float | None, now: float, waiter: Any = None) -> Entry:
-        """Remember ``job`` and return its entry.
+    def add(self, job: Job, deadline: float | None, now: float, waiter: Any = None, on_part: Any = None) -> None:
+        """Remember ``job``.
 
         Args:
             job: Its ``job_id`` must not be in flight already.
             deadline: When it expires, absolute monotonic seconds; None: never.
             now: Monotonic seconds.
-            waiter: Kept in the entry for the caller.
+            waiter, on_part: Kept in the entry for the caller.
 
         Raises:
             ValueError: If the job id is in flight already.
         """
-        job_id = job.job_id
+        job_id = job[0]
         if job_id in self._entries:
             raise ValueError(f"job {job_id} is in flight already")
-        entry = self._entries[job_id] = Entry(job, deadline, now, waiter)
+        self._entries[job_id] = _new(Entry, (job, deadline, now, waiter, on_part))
         if deadline is not None:
             heappush(self._deadlines, (deadline, job_id))
-        return entry
 
     def get(self, job_id: int) -> Entry | None:
         """Return the entry of ``job_id`` and leave it in flight; None if it is not."""
@@ -124,16 +119,26 @@ class Inflight:
         normal.
         """
         entry = self._entries.pop(item_id, None)
-        if entry is not None and len(self._deadlines) > 2 * len(self._entries) + _SLACK:
-            self._compact()
+        self.tidy()
         return entry
+
+    def tidy(self) -> None:
+        """Forget deadlines of jobs that were answered, if there are many."""
+        if len(self._deadlines) > 2 * len(self._entries) + _SLACK:
+            self._compact()
+
+    def keep(self, part: Result) -> None:
+        """Keep a part of a streamed answer for its end."""
+        self.begun.setdefault(part.item_id, []).append(part)
 
     def take_begun(self) -> list[Entry]:
         """Remove and return the entries whose answer has begun: after a broker's restart nobody can go on with them."""
-        return [self._entries.pop(job_id) for job_id in [k for k, entry in self._entries.items() if entry.has_parts]]
+        begun, self.begun = self.begun, {}
+        return [entry for job_id in begun if (entry := self._entries.pop(job_id, None)) is not None]
 
     def cancel(self, job_id: int) -> Entry | None:
         """Forget ``job_id`` and return its entry (tell the broker by CANCEL), or None if it is not in flight."""
+        self.begun.pop(job_id, None)
         return self.take(job_id)
 
     def unanswered(self, now: float) -> list[Job]:
@@ -176,6 +181,7 @@ class Inflight:
         entries = list(self._entries.values())
         self._entries.clear()
         self._deadlines.clear()
+        self.begun.clear()
         return entries
 
     def _is_live(self, deadline: float, job_id: int) -> bool:

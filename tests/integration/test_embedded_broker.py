@@ -235,7 +235,7 @@ def test_parts_of_an_answer_are_passed_on_or_joined() -> None:
         assert on.results[streamed].body == b"end"
         assert on.results[joined].body == b"1" + large + b"end"
         assert not on.link._parts
-        assert not on.link._on_chunk
+        assert not on.link._waiting
 
     run(test)
 

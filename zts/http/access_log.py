@@ -13,15 +13,15 @@ from typing import Final
 from zts.clock import monotonic, wall_time_s
 from zts.http.exchange import Exchange
 
-__all__ = ["AccessLog"]
+__all__ = ["MAX_ROWS", "AccessLog", "AccessRow"]
 
 _logger = logging.getLogger("zts.access")
 
 _FLUSH_S: Final = 0.05
-_MAX_ROWS: Final = 2000
+MAX_ROWS: Final = 2000
 
 # When it was answered, monotonic; request id; client and request line; status; when it began.
-_Row = tuple[float, str, str, int, float]
+AccessRow = tuple[float, str, str, int, float]
 
 
 class AccessLog:
@@ -31,11 +31,15 @@ class AccessLog:
 
     Args:
         is_on: The ``access_log`` setting; False costs nothing.
+
+    Attributes:
+        rows: What is held. Whoever finds some there, fewer than ``MAX_ROWS``, may append to them instead of calling
+            ``add``.
     """
 
     def __init__(self, is_on: bool) -> None:
         self.is_on = is_on and not _logger.disabled
-        self._rows: list[_Row] = []
+        self.rows: list[AccessRow] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def answered(self, exchange: Exchange, status: int) -> None:
@@ -51,13 +55,13 @@ class AccessLog:
             status: Of the answer.
             started_at: Monotonic seconds.
         """
-        rows = self._rows
+        rows = self.rows
         if not rows:
             if not _logger.isEnabledFor(logging.INFO):
                 return
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_S, self.flush)
         rows.append((monotonic(), request_id, said, status, started_at))
-        if len(rows) >= _MAX_ROWS:
+        if len(rows) >= MAX_ROWS:
             self.flush()
 
     def flush(self) -> None:
@@ -65,19 +69,30 @@ class AccessLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        rows, self._rows = self._rows, []
+        rows, self.rows = self.rows, []
         if not rows:
             return
         offset = wall_time_s() - monotonic()
         lines = [
-            (offset + at, request_id, f"{said} {status} {round((at - started_at) * 1000)}")
+            (offset + at, request_id, f"{said} {status} {int((at - started_at) * 1000 + 0.5)}")
             for at, request_id, said, status, started_at in rows
         ]
-        text = "\n".join(line for _, _, line in lines)
-        record = _logger.makeRecord(_logger.name, logging.INFO, __file__, 0, text, (), None, "answered")
+        record = _logger.makeRecord(_logger.name, logging.INFO, __file__, 0, _Lines(lines), (), None, "answered")
         record.created = lines[-1][0]
         record.msecs = record.created % 1 * 1000
         if len(lines) == 1:
             record.request_id = rows[0][1]
         record.rows = lines
         _logger.handle(record)
+
+
+class _Lines:
+    """The message of a record: all lines, put together only for handlers that know nothing of ``rows``."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: list[tuple[float, str, str]]) -> None:
+        self._rows = rows
+
+    def __str__(self) -> str:
+        return "\n".join(line for _, _, line in self._rows)

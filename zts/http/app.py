@@ -67,7 +67,7 @@ class Tally:
     """Counts of this process that travel with its beats."""
 
     def __init__(self) -> None:
-        self._by_class = [0] * 10
+        self.by_class = [0] * 10  # answers by the first digit of their status
         self.too_large = 0
         self.cancelled = 0
 
@@ -75,11 +75,11 @@ class Tally:
         """Count one answer."""
         if status == 413:
             self.too_large += 1
-        self._by_class[min(status // 100, 9)] += 1
+        self.by_class[min(status // 100, 9)] += 1
 
     def counters(self) -> dict[str, int]:
         """Return all counts by name."""
-        counts = self._by_class
+        counts = self.by_class
         return {
             "requests_2xx": counts[2],
             "requests_3xx": counts[3],
@@ -106,7 +106,8 @@ class Application(httputil.HTTPServerConnectionDelegate):
         guard: Checks tokens; None: nobody needs one.
 
     Attributes:
-        predictor, guard: See above.
+        predictor, guard, tally: See above.
+        access_log: Of its requests.
         is_draining: Answers end their connections.
         open_count: Requests without an answer.
     """
@@ -125,10 +126,9 @@ class Application(httputil.HTTPServerConnectionDelegate):
         self.open_count = 0
         self._surfaces = surfaces
         self.predictor = predictor
-        self._tally = tally
+        self.tally = tally
         self.guard = guard
-        self._access = AccessLog(settings.access_log)
-        self._log_access = self._access.is_on
+        self.access_log = AccessLog(settings.access_log)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_request(self, server_conn: object, request_conn: Any) -> Exchange:
@@ -190,7 +190,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
         """Return the whole answer to what never became a request, and count it."""
         answer = error_answer(error)
         body = bytes(answer.body)
-        self._tally.answered(answer.status)
+        self.tally.answered(answer.status)
         return response_head(answer, str(uuid4()), len(body), close=True, cors=self.cors) + body
 
     def _check(self, tokens: Set[str], exchange: Exchange) -> None:
@@ -208,7 +208,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
 
     def flush_access_log(self) -> None:
         """Write the lines that are still held."""
-        self._access.flush()
+        self.access_log.flush()
 
     def opened(self) -> None:
         """A request's head is there."""
@@ -216,15 +216,9 @@ class Application(httputil.HTTPServerConnectionDelegate):
 
     def answered(self, exchange: Exchange, status: int) -> None:
         """An answer was written."""
-        self._tally.answered(status)
-        if self._log_access:
-            self._access.answered(exchange, status)
-
-    def answered_quickly(self, said: str, request_id: str, status: int, started_at: float) -> None:
-        """An answer was written the short way; ``said`` is the client's address and its request line."""
-        self._tally.answered(status)
-        if self._log_access:
-            self._access.add(said, request_id, status, started_at)
+        self.tally.answered(status)
+        if self.access_log.is_on:
+            self.access_log.answered(exchange, status)
 
     def closed(self) -> None:
         """An answer has left, or its client has."""

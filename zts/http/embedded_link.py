@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from zts.clock import monotonic, wall_time_s
 from zts.errors import BrokerUnavailable
 from zts.http.control import Control
-from zts.http.link import BrokerLink, OnResult
+from zts.http.link import BrokerLink, OnResult, error_result
+from zts.inflight import joined
 from zts.wire.frames import Role
-from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Beat, Body, Goodbye, Hello, Job, Message, Refused, Reply, Result, Welcome
 
 if TYPE_CHECKING:
@@ -73,9 +73,8 @@ class EmbeddedLink(BrokerLink):
         self._next_id = 1
         self._queue: list[Job] = []
         self._cancelled: list[int] = []
-        self._waiting: dict[int, OnResult] = {}
-        self._on_chunk: dict[int, OnResult] = {}  # of streamed answers that are passed on part by part
-        self._parts: dict[int, list[Result]] = {}  # of those that are joined
+        self._waiting: dict[int, tuple[OnResult, OnResult | None]] = {}
+        self._parts: dict[int, list[Result]] = {}  # of streamed answers that are joined
         self._is_open = False
         self._unknown_results = 0
         self._beat_handle: asyncio.TimerHandle | None = None
@@ -97,10 +96,7 @@ class EmbeddedLink(BrokerLink):
         self._side.send(Goodbye(self._hello.peer_id, self._hello.epoch, "stopping"))
         self._broker.detach()
         self._is_open = False
-        head = pack_result_head(ResultHead(error=BrokerUnavailable.code))
-        self.on_results(
-            [Result(job_id, BrokerUnavailable.http_status, head, _STOPPING.encode()) for job_id in self._waiting]
-        )
+        self.on_results([error_result(job_id, _STOPPING, BrokerUnavailable) for job_id in self._waiting])
         self._control.fail_all(_STOPPING)
 
     @property
@@ -132,21 +128,15 @@ class EmbeddedLink(BrokerLink):
         if not queue:  # else it was asked for already
             self._broker.soon()
         queue.append(_new(Job, (job_id, model, version, priority, timeout_ms, head, body)))
-        self._waiting[job_id] = on_result
-        if on_chunk is not None:
-            self._on_chunk[job_id] = on_chunk
+        self._waiting[job_id] = (on_result, on_chunk)
         return job_id
 
     def cancel(self, job_id: int) -> None:
         """Forget the job, and tell the broker."""
         if self._waiting.pop(job_id, None) is not None:
-            self._forget_parts(job_id)
+            self._parts.pop(job_id, None)
             self._cancelled.append(job_id)
             self._broker.soon()
-
-    def _forget_parts(self, job_id: int) -> list[Result] | None:
-        self._on_chunk.pop(job_id, None)
-        return self._parts.pop(job_id, None)
 
     # ------------------------------------------------------------ called by the broker, within its tick
 
@@ -178,10 +168,10 @@ class EmbeddedLink(BrokerLink):
                 self._unknown_results += 1
                 continue
             result = _new(Result, row) if type(row[3]) is bytes else _readable(row)
-            if self._on_chunk or self._parts:
-                result = _joined(self._forget_parts(job_id), result)
+            if self._parts:
+                result = joined(self._parts.pop(job_id, None), result)
             try:
-                waiter(result)
+                waiter[0](result)
             except Exception:
                 _log.exception("the answer to job %d could not be passed on", job_id)
 
@@ -189,11 +179,12 @@ class EmbeddedLink(BrokerLink):
         """Hand parts of streamed answers on, or keep them for the end."""
         for row in rows:
             job_id = row[0]
-            if job_id not in self._waiting:
+            waiter = self._waiting.get(job_id)
+            if waiter is None:
                 self._unknown_results += 1
                 continue
             part = _readable(row)
-            on_chunk = self._on_chunk.get(job_id)
+            on_chunk = waiter[1]
             if on_chunk is None:
                 self._parts.setdefault(job_id, []).append(part)
                 continue
@@ -234,11 +225,3 @@ def _readable(row: Sequence[Any]) -> Result:
     """Return a row with a body that is bytes or a view: large ones come in ZeroMQ's frames."""
     job_id, status, head, body = row
     return Result(job_id, status, head, getattr(body, "buffer", body))
-
-
-def _joined(parts: Sequence[Result] | None, result: Result) -> Result:
-    """Return the whole answer: the parts that were kept, then the last one; an error stands for itself."""
-    if not parts or result.status >= 400:
-        return result
-    body = b"".join([*(bytes(part.body) for part in parts), bytes(result.body)])
-    return Result(result.item_id, parts[0].status, parts[0].head, body)

@@ -16,6 +16,7 @@ from zts.http.fast_responder import Responder
 
 if TYPE_CHECKING:
     from zts.http.fast_server import FastServer
+    from zts.http.quick import QuickReply
 
 __all__ = ["FastConnection"]
 
@@ -37,7 +38,7 @@ class FastConnection(asyncio.Protocol):
         address: The client's, as the socket has it.
         peer: The same as TorchServe's access log shows it.
         open: The way to answer each request that has no whole answer yet, oldest first.
-        said: Kept for whoever logs requests; nothing here looks at it.
+        quick: Answers its quick requests; None: there was none yet.
         is_over: The last answer was written, or nobody is there to read one.
         deadline: When ``expire`` is due, in the loop's time.
     """
@@ -47,7 +48,7 @@ class FastConnection(asyncio.Protocol):
         self.address: Any = None
         self.peer = "/unix"
         self.open: deque[Responder] = deque()
-        self.said: tuple[object, str] = (None, "")
+        self.quick: QuickReply | None = None
         self.is_over = False
         self.deadline = _NEVER
         self._limits = server.limits
@@ -84,7 +85,8 @@ class FastConnection(asyncio.Protocol):
         """Read what came."""
         reader = self._reader
         quick = self.server.quick
-        if quick is not None and not self.open and reader.is_between and not (self._is_stuck or self.is_over):
+        is_taken = self.open or self._is_stuck or self.is_over or reader.rest or reader.is_deaf
+        if quick is not None and not is_taken and reader.delegate is None:
             end = data.find(_BLANK_LINE) + 4
             head = self.server.heads.get(data[:end])
             if head is not None and len(data) - end == head.length and quick.take(self, head, data[end:]):
@@ -243,6 +245,18 @@ class FastConnection(asyncio.Protocol):
                 self._go_on()
             elif not waiting and not self._is_stuck:
                 self.deadline = self.server.now + self._limits.idle_s
+
+    def answer_whole(self, answer: bytes, responder: Responder) -> asyncio.Future[None]:
+        """Send the whole answer to the oldest open request; the future as of ``send``."""
+        written = self.send(answer)
+        waiting = self.open
+        is_odd = self._is_stuck or self._is_paused or self._at_eof or self.server.is_stopping
+        if is_odd or len(waiting) > 1 or self._reader.rest:
+            self.answered(responder)
+        elif not self.is_over:
+            waiting.clear()
+            self.deadline = self.server.now + self._limits.idle_s
+        return written
 
     def _drop_all(self) -> None:
         self._reader.stop()

@@ -50,11 +50,6 @@ class RequestReader:
         self.rest = b""
         self.delegate: httputil.HTTPMessageDelegate | None = None
 
-    @property
-    def is_between(self) -> bool:
-        """True if what comes next is the beginning of a request."""
-        return self.delegate is None and not self.rest and not self.is_deaf
-
     def feed(self, data: bytes) -> None:
         """Serve what is complete now; keep what is not."""
         rest = self.rest

@@ -28,7 +28,7 @@ from zts.wire.heads import (
     JobHead,
     Part,
     ResultHead,
-    job_head_with_id,
+    job_head_around_id,
     pack_job_head,
     pack_job_head_rest,
     pack_parts,
@@ -80,7 +80,7 @@ class Predictor:
             if plan is None:
                 self.run(exchange, target)
                 return
-        head = job_head_with_id(plan.head_rest, exchange.request_id)
+        head = plan.head_before_id + exchange.request_id.encode() + plan.head_behind_id
         self._submit(exchange, plan.model, plan.version, plan.priority, plan.timeout_ms, head, exchange.body)
 
     def run(self, exchange: Exchange, target: Target) -> None:
@@ -138,15 +138,16 @@ class Predictor:
 class Plan(NamedTuple):
     """What becomes of a request, as far as its head alone tells.
 
-    ``request_id`` is the client's, ``""`` if one is to be made; ``request_line`` is for the access log. ``is_quick``:
-    ``zts.http.quick`` may take it.
+    The job's head is ``head_before_id``, the request id and ``head_behind_id``. ``request_id`` is the client's, ``""``
+    if one is to be made; ``request_line`` is for the access log. ``is_quick``: ``zts.http.quick`` may take it.
     """
 
     model: str
     version: str
     priority: int
     timeout_ms: int
-    head_rest: bytes
+    head_before_id: bytes
+    head_behind_id: bytes
     request_id: str
     request_line: str
     is_quick: bool
@@ -174,7 +175,7 @@ def _plan_of(exchange: Exchange, target: Target) -> Plan | None:
         target.version,
         priority_of(headers.get("X-Zts-Priority", "")),
         timeout_ms_of(headers.get("X-Zts-Timeout-Ms", "")),
-        pack_job_head_rest(head),
+        *job_head_around_id(pack_job_head_rest(head), len(exchange.request_id)),
         exchange.request_id if headers.get("X-Request-Id") == exchange.request_id else "",
         exchange.request_line,
         exchange.may_be_quick,

@@ -10,11 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zts.errors import ZtsError
+from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Body, Reply, Result
 
-__all__ = ["BrokerLink", "OnResult"]
+__all__ = ["BrokerLink", "OnResult", "error_result"]
 
 OnResult = Callable[[Result], None]
+
+
+def error_result(job_id: int, text: str, kind: type[ZtsError]) -> Result:
+    """Return the answer that a link gives itself to a job."""
+    return Result(job_id, kind.http_status, pack_result_head(ResultHead(error=kind.code)), text.encode())
 
 
 class BrokerLink(ABC):

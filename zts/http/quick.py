@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from zts.clock import monotonic
 from zts.errors import ZtsError
+from zts.http.access_log import MAX_ROWS, AccessLog
 from zts.http.exchange import Exchange
 from zts.http.fast_responder import Responder
 from zts.http.inference import Answering, Plan, answer_of
 from zts.http.request_ids import new_request_id
 from zts.http.responses import response_head
 from zts.http.tokens import INFERENCE
-from zts.wire.heads import job_head_with_id
 from zts.wire.messages import Result
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from zts.http.fast_connection import FastConnection
     from zts.http.fast_head import Head
 
-__all__ = ["QuickLane"]
+__all__ = ["QuickLane", "QuickReply"]
 
 # Larger ones are not copied behind their head.
 _MAX_BODY_BYTES: Final = 64 * 1024
@@ -47,10 +47,12 @@ class QuickLane:
     def __init__(self, app: Application, predictor: Predictor) -> None:
         self.app = app
         self.predictor = predictor
+        self.access_log = app.access_log
+        self.by_class = app.tally.by_class
         self._guard = app.guard
         self._submit = predictor.link.submit
         # By status, packed head and length of a result: the answer's head in front of and behind the request id.
-        self._templates: dict[tuple[int, bytes, int], tuple[bytes, bytes]] = {}
+        self.templates: dict[tuple[int, bytes, int], tuple[bytes, bytes]] = {}
 
     def take(self, connection: FastConnection, head: Head, body: bytes) -> bool:
         """Begin a request that is here as a whole and has nobody before it; False: it must go the long way."""
@@ -63,8 +65,12 @@ class QuickLane:
                 self._guard.check(INFERENCE, head.headers.get("Authorization"))
             except ZtsError:
                 return False
+        # A connection has one quick request at a time, so one object serves all of them.
+        reply = connection.quick
+        if reply is None:
+            reply = connection.quick = QuickReply(self, connection)
         request_id = plan.request_id or new_request_id()
-        reply = _QuickReply(self, connection, head, plan, request_id)
+        id_bytes = reply.begin(head, plan, request_id)
         connection.began(reply)
         app.open_count += 1
         reply.job_id = self._submit(
@@ -72,19 +78,15 @@ class QuickLane:
             plan.version,
             plan.priority,
             plan.timeout_ms,
-            job_head_with_id(plan.head_rest, request_id),
+            plan.head_before_id + id_bytes + plan.head_behind_id,
             body,
             reply.on_result,
             reply.on_chunk,
         )
         return True
 
-    def template(self, result: Result, plan: Plan) -> tuple[bytes, bytes] | None:
-        """Return the head of the answer in two pieces; None if this is no plain answer."""
-        key = (result.status, result.head, len(result.body))
-        known = self._templates.get(key)
-        if known is not None:
-            return known
+    def make_template(self, result: Result, plan: Plan) -> tuple[bytes, bytes] | None:
+        """Return the head of the answer in two pieces, and keep it; None if this is no plain answer."""
         if not 200 <= result.status < 400 or result.status in (204, 304):
             return None
         if len(result.body) > _MAX_BODY_BYTES or len(result.head) > _MAX_RESULT_HEAD_BYTES:
@@ -94,58 +96,90 @@ class QuickLane:
             return None
         head = response_head(answer, _ID_MARK, len(answer.body), close=False, cors=self.app.cors)
         before, _, behind = head.partition(_ID_MARK.encode())
-        if len(self._templates) >= _MAX_TEMPLATES:
-            self._templates.clear()
-        self._templates[key] = made = (before, behind)
+        if len(self.templates) >= _MAX_TEMPLATES:
+            self.templates.clear()
+        self.templates[result.status, result.head, len(result.body)] = made = (before, behind)
         return made
 
 
-class _QuickReply(Responder):
-    """A quick request that waits for its answer; it is the only open one of its connection when it begins."""
+class QuickReply(Responder):
+    """The quick requests of a connection, one after the other; each is its connection's only open one at first."""
 
-    __slots__ = ("_answering", "_lane", "_plan", "_started_at", "job_id", "request_id")
+    __slots__ = (
+        "_answering",
+        "_id_bytes",
+        "_lane",
+        "_plan",
+        "_request_id",
+        "_said",
+        "_said_for",
+        "_started_at",
+        "job_id",
+        "on_chunk",
+        "on_result",
+    )
 
-    def __init__(self, lane: QuickLane, connection: FastConnection, head: Head, plan: Plan, request_id: str) -> None:
+    def __init__(self, lane: QuickLane, connection: FastConnection) -> None:
         # Not the base's: half of it is for requests that are still being read, or are behind others.
         self._connection = connection
-        self.head = head
         self.closes = False
-        self.is_finished = False
         self.has_begun = False
-        self._lane = lane
-        self._plan = plan
-        self._answering: Answering | None = None  # there once it goes the long way
-        self._started_at = monotonic()
-        self.request_id = request_id
+        self.is_finished = True
+        self.head: Head | None = None
         self.job_id = 0
+        self._lane = lane
+        self._answering: Answering | None = None  # there once a request goes the long way
+        self._said_for: Plan | None = None
+        # Kept: a bound method is an object, and each request would make two.
+        self.on_result = self._on_result
+        self.on_chunk = self._on_chunk
 
-    def on_result(self, result: Result) -> None:
+    def begin(self, head: Head, plan: Plan, request_id: str) -> bytes:
+        """Be the next request; return its id as bytes."""
+        self.head = head
+        self._plan = plan
+        self._request_id = request_id
+        self._id_bytes = id_bytes = request_id.encode()
+        self._started_at = monotonic()
+        self.is_finished = False
+        return id_bytes
+
+    def _on_result(self, result: Result) -> None:
         """Answer."""
         if self.is_finished:
             return
         lane = self._lane
         app = lane.app
-        template = None
-        if self._answering is None and not app.is_draining:
-            template = lane.template(result, self._plan)
-        if template is None:
-            self._long_way().on_result(result)
-            return
+        made = lane.templates.get((result[1], result[2], len(result[3])))
+        if made is None or self._answering is not None or app.is_draining:
+            if self._answering is None and not app.is_draining:
+                made = lane.make_template(result, self._plan)
+            if made is None or self._answering is not None or app.is_draining:
+                self._long_way().on_result(result)
+                return
         self.is_finished = True
+        status = result[1]
         connection = self._connection
-        before, behind = template
-        written = connection.send(before + self.request_id.encode() + behind + result.body)
-        connection.answered(self)
-        said = connection.said
-        if said[0] is not self._plan:
-            said = connection.said = (self._plan, f"{connection.peer} {self._plan.request_line}")
-        app.answered_quickly(said[1], self.request_id, result.status, self._started_at)
-        if written.done():
+        written = connection.answer_whole(made[0] + self._id_bytes + made[1] + result[3], self)
+        lane.by_class[status // 100] += 1
+        if lane.access_log.is_on:
+            self._log(lane.access_log, status)
+        if written is connection.done:
             app.open_count -= 1
         else:
             written.add_done_callback(lambda _: app.closed())
 
-    def on_chunk(self, part: Result) -> None:
+    def _log(self, log: AccessLog, status: int) -> None:
+        if self._said_for is not self._plan:
+            self._said_for = self._plan
+            self._said = f"{self._connection.peer} {self._plan.request_line}"
+        rows = log.rows
+        if rows and len(rows) < MAX_ROWS:
+            rows.append((monotonic(), self._request_id, self._said, status, self._started_at))
+        else:
+            log.add(self._said, self._request_id, status, self._started_at)
+
+    def _on_chunk(self, part: Result) -> None:
         """Send a part of a streamed answer."""
         if not self.is_finished:
             self._long_way().on_chunk(part)
@@ -164,13 +198,14 @@ class _QuickReply(Responder):
             return self._answering
         connection, head, app, plan = self._connection, self.head, self._lane.app, self._plan
         assert head is not None
+        connection.quick = None  # the next request gets another one
         responder = Responder(connection, head, is_next=True)
         responder.is_read = True
         connection.open[0] = responder
         exchange = Exchange(app, responder)
         exchange.headers_received(head.start_line, head.headers)
         app.open_count -= 1  # it was counted when this reply began
-        exchange.request_id = self.request_id
+        exchange.request_id = self._request_id
         exchange.started_at = self._started_at
         predictor, job_id = self._lane.predictor, self.job_id
         exchange.on_gone = lambda: predictor.gone(job_id)

@@ -1,4 +1,12 @@
-"""Request ids: version 4 UUIDs, made ten times faster than ``uuid.uuid4`` makes them. No sockets."""
+"""Request ids: version 4 UUIDs (RFC 9562), made ten times faster than ``uuid.uuid4`` makes them. No sockets.
+
+They are unique, but not hard to guess from the one before.
+
+>>> import uuid
+>>> text = new_request_id()
+>>> str(uuid.UUID(text)) == text, uuid.UUID(text).version
+(True, 4)
+"""
 
 from __future__ import annotations
 
@@ -22,15 +30,5 @@ def _ids() -> Iterator[str]:
             yield f"{front}{last:012x}"
 
 
-_next = _ids().__next__
-
-
-def new_request_id() -> str:
-    """Return a UUID (RFC 9562, version 4) as text: unique, but not hard to guess from the one before it.
-
-    >>> import uuid
-    >>> text = new_request_id()
-    >>> str(uuid.UUID(text)) == text, uuid.UUID(text).version
-    (True, 4)
-    """
-    return _next()
+# Returns the next id; the generator's own method, because a function around it would cost as much as the id.
+new_request_id: Final = _ids().__next__

@@ -18,11 +18,10 @@ from zts.clock import monotonic, wall_time_s
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
 from zts.http.channel import Channel
 from zts.http.control import Control
-from zts.http.link import BrokerLink, OnResult
-from zts.inflight import BROKEN_STREAM, Entry, Inflight, joined
+from zts.http.link import BrokerLink, OnResult, error_result
+from zts.inflight import BROKEN_STREAM, Inflight, joined
 from zts.settings import Endpoints
 from zts.wire.frames import INLINE_BODY_BYTES, Role
-from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import (
     Beat,
     Body,
@@ -52,6 +51,10 @@ _DEADLINE_GRACE_S: Final = 0.5
 # How long a job waits for a broker that is away, and how many may wait.
 _BROKER_WAIT_S: Final = 30.0
 _MAX_HELD_JOBS: Final = 10_000
+
+
+# Skips the Python-level __new__ of the named tuple: one for each request.
+_new: Final = tuple.__new__
 
 
 class ZmqLink(BrokerLink):
@@ -121,7 +124,7 @@ class ZmqLink(BrokerLink):
         self._data.send(goodbye)
         self._control.channel.send(goodbye)
         for entry in self._inflight.take_all():
-            entry.waiter(_error_result(entry.job.job_id, "The server is stopping.", BrokerUnavailable))
+            entry.waiter(error_result(entry.job.job_id, "The server is stopping.", BrokerUnavailable))
         self._control.fail_all("The server is stopping.")
         self._data.close()
         self._control.channel.close()
@@ -157,15 +160,13 @@ class ZmqLink(BrokerLink):
         job_id = self._next_id
         self._next_id = job_id + 1
         now = monotonic()
+        job = _new(Job, (job_id, model, version, priority, timeout_ms, head, body))
         deadline = now + timeout_ms / 1000 + _DEADLINE_GRACE_S if timeout_ms else None
-        job = Job(job_id, model, version, priority, timeout_ms, head, body)
-        entry = self._inflight.add(job, deadline, now, on_result)
-        entry.on_part = on_chunk
-        self._queue.append(job)
-        if not self._flush_is_due:
-            self._flush_soon()
+        self._inflight.add(job, deadline, now, on_result, on_chunk)
         if deadline is not None:
             self._arm(deadline)
+        self._queue.append(job)
+        self._flush_soon()
         return job_id
 
     def cancel(self, job_id: int) -> None:
@@ -206,22 +207,31 @@ class ZmqLink(BrokerLink):
 
     def _resend(self) -> None:
         for entry in self._inflight.take_begun():
-            entry.waiter(_error_result(entry.job.job_id, BROKEN_STREAM, BrokerUnavailable))
+            entry.waiter(error_result(entry.job.job_id, BROKEN_STREAM, BrokerUnavailable))
         jobs = self._inflight.unanswered(monotonic())
         self._queue.clear()  # all of it is in flight
         self._resent_jobs += len(jobs)
         self._send_jobs(jobs)
 
     def _answer(self, result: Result) -> None:
-        entry = self._inflight.take(result.item_id)
-        if entry is not None:
-            self._pass_on(entry, result)
+        self._answer_all((result,))
 
-    def _pass_on(self, entry: Entry, result: Result) -> None:
-        try:
-            entry.waiter(joined(entry, result) if entry.has_parts else result)
-        except Exception:
-            _log.exception("the answer to job %d could not be passed on", result.item_id)
+    def _answer_all(self, results: Sequence[Result]) -> None:
+        inflight = self._inflight
+        take = inflight.pop
+        for result in results:
+            job_id = result[0]
+            entry = take(job_id, None)
+            if entry is None:
+                self._unknown_results += 1
+                continue
+            if inflight.begun:
+                result = joined(inflight.begun.pop(job_id, None), result)
+            try:
+                entry[3](result)  # the waiter
+            except Exception:
+                _log.exception("the answer to job %d could not be passed on", job_id)
+        inflight.tidy()
 
     def _part(self, part: Result) -> None:
         entry = self._inflight.get(part.item_id)
@@ -229,9 +239,9 @@ class ZmqLink(BrokerLink):
             self._unknown_results += 1
             return
         if entry.on_part is None:
-            entry.keep(part)
+            self._inflight.keep(part)
             return
-        entry.has_parts = True
+        self._inflight.begun.setdefault(part.item_id, [])
         try:
             entry.on_part(part)
         except Exception:
@@ -258,13 +268,7 @@ class ZmqLink(BrokerLink):
     def _on_data(self, message: Message) -> None:
         self._heard_at = monotonic()
         if isinstance(message, Results):
-            take = self._inflight.take
-            for row in message.rows:
-                entry = take(row.item_id)
-                if entry is not None:
-                    self._pass_on(entry, row)
-                else:
-                    self._unknown_results += 1
+            self._answer_all(message.rows)
         elif isinstance(message, Chunks):
             for row in message.rows:
                 self._part(row)
@@ -372,17 +376,13 @@ class ZmqLink(BrokerLink):
 
     def _fail(self, job_ids: Sequence[int], text: str, kind: type[ZtsError] = BrokerUnavailable) -> None:
         for job_id in job_ids:
-            self._answer(_error_result(job_id, text, kind))
+            self._answer(error_result(job_id, text, kind))
 
     # ------------------------------------------------------------ requests
 
     async def request(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Reply:
         """Ask the broker and return its reply; errors are raised."""
         return await self._control.request(verb, args, timeout_s)
-
-
-def _error_result(job_id: int, text: str, kind: type[ZtsError]) -> Result:
-    return Result(job_id, kind.http_status, pack_result_head(ResultHead(error=kind.code)), text.encode())
 
 
 def _split(jobs: Sequence[Job]) -> Iterator[list[Job]]:

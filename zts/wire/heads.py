@@ -23,6 +23,7 @@ __all__ = [
     "JobHeadReader",
     "Part",
     "ResultHead",
+    "job_head_around_id",
     "job_head_with_id",
     "job_heads_with_ids",
     "pack_job_head",
@@ -140,6 +141,18 @@ def job_head_with_id(rest: bytes, request_id: str) -> bytes:
     """
     # msgpack: a map of up to 15 pairs begins with 0x80 + their number; a1 is a string of one byte, d9 one of up to 255.
     return b"%c\xa1i\xd9%c%b%b" % (rest[0] + 1, len(request_id), request_id.encode("ascii"), rest[1:])
+
+
+def job_head_around_id(rest: bytes, id_length: int) -> tuple[bytes, bytes]:
+    """Return what stands in front of and behind a request id of ``id_length`` bytes in ``job_head_with_id``.
+
+    >>> before, behind = job_head_around_id(pack_job_head_rest(JobHead()), 3)
+    >>> before + b"abc" + behind == pack_job_head(JobHead("abc"))
+    True
+    """
+    whole = job_head_with_id(rest, "x" * id_length)
+    end = len(whole) - len(rest) + 1
+    return whole[: end - id_length], whole[end:]
 
 
 def job_heads_with_ids(rest: bytes, prefix: str, numbers: range) -> list[bytes]:
