@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl  # noqa: F401  # derives a class from socket.socket, so it must be here before that is replaced
 import subprocess
 import time
 from typing import Any

@@ -146,8 +146,9 @@ def job_head_with_id(rest: bytes, request_id: str) -> bytes:
 def job_head_around_id(rest: bytes, id_length: int) -> tuple[bytes, bytes]:
     """Return what stands in front of and behind a request id of ``id_length`` bytes in ``job_head_with_id``.
 
-    >>> before, behind = job_head_around_id(pack_job_head_rest(JobHead()), 3)
-    >>> before + b"abc" + behind == pack_job_head(JobHead("abc"))
+    >>> rest = pack_job_head_rest(JobHead())
+    >>> before, behind = job_head_around_id(rest, 3)
+    >>> before + b"abc" + behind == job_head_with_id(rest, "abc")
     True
     """
     whole = job_head_with_id(rest, "x" * id_length)
