@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from types import FrameType
+from typing import Final
 
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
@@ -23,6 +25,8 @@ from zts.settings import Settings
 __all__ = ["make_service", "run"]
 
 _log = logging.getLogger("zts.broker")
+
+_GC_THRESHOLD: Final = 20_000
 
 
 class _Stop:
@@ -81,6 +85,10 @@ def run(settings: Settings) -> int:
             at = sockets.endpoints
             _log.info("broker %s: client %s, worker %s", broker_id[:8], at.client, at.worker)
             _log.info("broker %s: control %s, event %s, at most %d files", broker_id[:8], at.control, at.event, files)
+            # As in the HTTP server: what is here stays, and jobs make no cycles.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(_GC_THRESHOLD, 20, 50)
             loop.run()
             _log.info("broker %s stops: %s", broker_id[:8], signal.Signals(stop.signal).name)
         finally:

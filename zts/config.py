@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +20,7 @@ from zts.config_files import read_config_file
 from zts.config_sources import Origin, merge, ts_variables, zts_variables
 from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
 from zts.errors import ConfigError
-from zts.settings import Endpoints, Settings
+from zts.settings import Endpoints, Settings, default_http_processes
 
 __all__ = [
     "Resolved",
@@ -180,6 +180,8 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str], *, is_start: b
     origins = merge([file.values, zts_variables(environ), _flag_values(args), variables])
     overrides = {"token_auth": is_start, "config_snapshots": not getattr(args, "ncs", False)}
     settings = make_settings(origins, environ, warnings.append, **overrides)
+    if is_start and "zts_http_processes" not in origins:
+        settings = replace(settings, http_processes=default_http_processes(settings, len(os.sched_getaffinity(0))))
     warnings += _ignored_flags(args)
     return Resolved(settings=settings, warnings=tuple(warnings), origins=origins, config_file=file.path)
 

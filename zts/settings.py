@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from zts.errors import ConfigError
 
-__all__ = ["DEFAULT_ALLOWED_URLS", "Endpoints", "Settings"]
+__all__ = ["DEFAULT_ALLOWED_URLS", "Endpoints", "Settings", "default_http_processes"]
 
 # Regular expressions, matched against the whole address, whatever the case: every address.
 DEFAULT_ALLOWED_URLS: Final = ("file://.*", "http(s)?://.*")
@@ -138,3 +138,21 @@ class Settings:
             return cls(**values)
         except (KeyError, TypeError) as exc:
             raise ConfigError(f"settings are not of this zts version: {exc}") from None
+
+
+def default_http_processes(settings: Settings, cores: int) -> int:
+    """Return how many HTTP servers an instance with ``cores`` cores starts unless somebody says.
+
+    An HTTP server spends three times what the broker does on a request, so it is full first, and three are as much as
+    one broker can use. On two cores, which broker, worker and clients share, a second one only makes smaller batches
+    (docs/PERFORMANCE.md). A port that is not chosen yet, a Unix socket and a broker inside the HTTP server allow one.
+
+    >>> settings = Settings(runtime_dir="", endpoints=Endpoints.in_folder("/r"))
+    >>> [default_http_processes(settings, cores) for cores in (1, 2, 4, 8, 64)]
+    [1, 1, 2, 3, 3]
+    """
+    addresses = (settings.inference_address, settings.management_address, settings.metrics_address)
+    is_shareable = not any(row.startswith("unix:") or row.rstrip("/").endswith(":0") for row in addresses)
+    if settings.broker == "embedded" or not is_shareable:
+        return 1
+    return 1 if cores < 4 else 2 if cores < 8 else 3

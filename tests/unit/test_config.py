@@ -65,6 +65,18 @@ def test_the_broker_is_separate_or_embedded_and_embedded_is_for_one_http_server(
     load_settings(parse("--broker", "embedded", "--http-processes", "1"), {})
 
 
+def test_the_number_of_http_servers_goes_by_the_cores_unless_somebody_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(*flags: str) -> int:
+        return load_settings(parse(*flags), {}, is_start=True)[0].http_processes
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    assert (found(), found("--http-processes", "1"), found("--broker", "embedded")) == (3, 1, 1)
+    assert found("--inference-address", "http://127.0.0.1:0") == 1
+    assert found("--metrics-address", "unix:/tmp/m.sock") == 1
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    assert found() == 1
+
+
 def test_properties_know_comments_separators_continuations_and_escapes() -> None:
     text = "# c\n! c\na=1\nb : 2\nc 3\nlong=x,\\\n   y\\\n  z\nu=\\u00e9\\:\npath=C:\\\\t\nempty=\na=4\n"
     assert {key: value for key, (value, _) in parse_properties(text).items()} == {
