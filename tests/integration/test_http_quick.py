@@ -65,6 +65,7 @@ SAME = {
     "moved": (post(), answer(302, ResultHead([("Location", "/b")]))),
     "a large answer": (post(), answer(body=b"y" * 300_000)),
     "the handler failed": (post(), answer(503, ResultHead(error="handler_failed"), b"Prediction failed")),
+    "an error with a good status": (post(), answer(201, ResultHead(error="handler_failed"), b"made")),
     "a status of the handler": (post(), answer(418)),
     "a status that ends nothing": (post(), answer(101)),
     "no worker": (post(), answer(503, ResultHead(error="no_worker"), b"")),

@@ -92,8 +92,8 @@ class QuickLane:
         if len(result.body) > _MAX_BODY_BYTES or len(result.head) > _MAX_RESULT_HEAD_BYTES:
             return None
         answer = answer_of(result, plan.model, plan.version)
-        if answer.status != result.status:
-            return None
+        if answer.status != result.status or answer.body is not result.body:
+            return None  # an error; handlers may give one a good status
         head = response_head(answer, _ID_MARK, len(answer.body), close=False, cors=self.app.cors)
         before, _, behind = head.partition(_ID_MARK.encode())
         if len(self.templates) >= _MAX_TEMPLATES:
