@@ -47,12 +47,10 @@ class Admission:
         """Queue the jobs of a message, or answer those that cannot be; nothing is to be done at once."""
         client = self._book.client(event.client)
         pending, newest = client.jobs, client.newest_id
-        # Jobs that differ in nothing but id, head and body are taken in together; mostly that is all of them.
         arrival: Arrival | None = None
         fresh: list[PendingJob] = []
         room = room_bytes = size = 0
-        at_name = at_version = None
-        at_priority = at_timeout_ms = -1
+        at_name = at_version = at_priority = at_timeout_ms = None
         for wire in event.jobs:
             job_id, name, version, priority, timeout_ms, _, body = wire
             if job_id > newest:

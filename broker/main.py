@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import socket
 import uuid
 from collections.abc import Iterator
 from types import FrameType
-from typing import Final
 
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
@@ -20,13 +18,12 @@ from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise_file_limit
 from zts.clock import monotonic, wall_time_s
+from zts.garbage import spare_what_is_here
 from zts.settings import Settings
 
 __all__ = ["make_service", "run"]
 
 _log = logging.getLogger("zts.broker")
-
-_GC_THRESHOLD: Final = 20_000
 
 
 class _Stop:
@@ -85,10 +82,7 @@ def run(settings: Settings) -> int:
             at = sockets.endpoints
             _log.info("broker %s: client %s, worker %s", broker_id[:8], at.client, at.worker)
             _log.info("broker %s: control %s, event %s, at most %d files", broker_id[:8], at.control, at.event, files)
-            # As in the HTTP server: what is here stays, and jobs make no cycles.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(_GC_THRESHOLD, 20, 50)
+            spare_what_is_here(look_rarely=True)
             loop.run()
             _log.info("broker %s stops: %s", broker_id[:8], signal.Signals(stop.signal).name)
         finally:

@@ -138,8 +138,14 @@ class Scheduler:
         if ok:
             total_s[unnamed] += ok * waited_s
             entry.count_answer(200, ok)
-        run_s = event.run_us / 1e6
+        self._batch_answered(worker, event)
+        return e.counts(late_outcome=unknown, discarded_result=discarded) if unknown or discarded else []
+
+    def _batch_answered(self, worker: WorkerRecord, event: e.OutcomesArrived) -> None:
+        """Take note of a worker's run, and see to it that it gets more when the tick ends."""
+        entry = worker.entry
         if event.batch_size:  # 0: expired items only, or the rest of a batch that was told before
+            run_s = event.run_us / 1e6
             entry.run_s.observe(run_s)
             entry.batch_size.observe(event.batch_size)
             entry.pool.answered(worker, run_s)
@@ -149,7 +155,6 @@ class Scheduler:
             self._touch(worker)
         if entry.queue.count:
             self._mark(entry)
-        return e.counts(late_outcome=unknown, discarded_result=discarded) if unknown or discarded else []
 
     def _on_chunks_arrived(self, event: e.ChunksArrived, now: float) -> list[e.Action]:
         worker = self._workers.get(event.worker_id)

@@ -6,7 +6,6 @@ the data socket, and libzmq's own thread fills it: the next batch is here when t
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Final
 
 from zts.clock import monotonic
 from zts.errors import RemoteProtocolError, ZtsError
+from zts.garbage import spare_what_is_here
 from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.frames import Role
@@ -68,9 +68,7 @@ class ComputeLoop:
         if service is None:
             self._do_all(None)
             return self._exit_code or 0
-        # What the model and its libraries made stays: no collection needs to look at it again.
-        gc.collect()
-        gc.freeze()
+        spare_what_is_here(look_rarely=False)  # the model and its libraries
         self._socket = socket = DataSocket(self._options.worker_endpoint, self._inbox.fd)
         is_done = False
         try:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from zts.client.addresses import no_broker
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
-from zts.inflight import BROKEN_STREAM
+from zts.inflight import BROKEN_STREAM, joined
 from zts.wire.frames import MAX_ROWS
 from zts.wire.messages import Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
 
@@ -205,7 +205,7 @@ class ClientCore:
             # None: a late answer of a job that was cancelled or expired, or the second one after a resend.
             if pending is not None:
                 if parts and row[0] in parts:
-                    row = _joined(parts.pop(row[0]), row)
+                    row = joined(parts.pop(row[0]), row)
                 answer((pending[0], row, None))
 
     def _begin(self, now: float) -> None:
@@ -274,11 +274,3 @@ class ClientCore:
         self._outbox = []
         self._unsent.clear()
         self._cancels = []
-
-
-def _joined(parts: list[Result], last: Result) -> Result:
-    """Return the whole answer: the parts, then the last one; an error stands for itself."""
-    if last.status >= 400:
-        return last
-    body = b"".join([*(bytes(part.body) for part in parts), bytes(last.body)])
-    return Result(last.item_id, parts[0].status, parts[0].head, body)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from zts.clock import monotonic
 from zts.errors import BrokerUnavailable, ConfigError
+from zts.garbage import spare_what_is_here
 from zts.http.addresses import BoundAddress, bind_all
 from zts.http.api_description import ApiDescription, describe_api
 from zts.http.app import Application, Surface, Tally
@@ -41,7 +41,6 @@ __all__ = ["HttpService", "run"]
 
 _log = logging.getLogger("zts.http")
 
-_GC_THRESHOLD: Final = 20_000
 _STOP_POLL_S: Final = 0.02
 # Accept nothing more and finish what is open, as for SIGTERM, but let the broker of this process go on until SIGTERM.
 DRAIN_SIGNAL: Final = signal.SIGUSR1
@@ -221,10 +220,7 @@ async def _serve(settings: Settings, index: int) -> int:
     service = HttpService(settings, index, broker)
     try:
         service.start(loop)
-        # What is here by now stays, and requests make hardly any cycles: look for them less often, and not in all that.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD, 20, 50)
+        spare_what_is_here(look_rarely=True)
         await is_told.wait()
         _log.info("stopping")
         await service.stop()

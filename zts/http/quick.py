@@ -150,13 +150,13 @@ class QuickReply(Responder):
             return
         lane = self._lane
         app = lane.app
-        made = lane.templates.get((result[1], result[2], len(result[3])))
-        if made is None or self._answering is not None or app.is_draining:
-            if self._answering is None and not app.is_draining:
-                made = lane.make_template(result, self._plan)
-            if made is None or self._answering is not None or app.is_draining:
-                self._long_way().on_result(result)
-                return
+        made = None
+        if self._answering is None and not app.is_draining:
+            key = (result[1], result[2], len(result[3]))
+            made = lane.templates.get(key) or lane.make_template(result, self._plan)
+        if made is None:
+            self._long_way().on_result(result)
+            return
         self.is_finished = True
         status = result[1]
         connection = self._connection
