@@ -47,6 +47,21 @@ def test_jobs_of_one_turn_travel_together_each_with_its_own_id_and_deadline(addr
         assert all(0 < job.timeout_ms <= 5000 for job in message.rows)
 
 
+def test_connect_waits_for_the_broker_and_comes_before_jobs(address: str) -> None:
+    with DirectClient(address) as client:
+        with pytest.raises(BrokerUnavailable, match=address):
+            client.connect(0.05)
+        with ScriptedBroker(address, echo) as broker:
+            client.connect(10.0)
+            client.connect(0.0)  # it is
+            client.submit(client.template("m"), b"0", "tag")
+            client.flush()
+            broker.wait_for(lambda messages: any(isinstance(m, Jobs) for m in messages))
+            with pytest.raises(BadRequest, match="first job"):
+                client.connect()
+            assert answers(client) == {"tag": b"0"}
+
+
 def test_flush_sends_before_the_turn(address: str) -> None:
     with ScriptedBroker(address, echo) as broker, DirectClient(address) as client:
         template = client.template("m")

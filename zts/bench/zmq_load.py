@@ -52,6 +52,7 @@ class _ZmqLoad:
 
     def run(self, progress: Callable[[float], None]) -> Measured:
         client, load = self._client, self._load
+        client.connect()
         started = monotonic()
         self._counts_from = started + load.warmup_s
         self._ends_at = self._counts_from + load.duration_s

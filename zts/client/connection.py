@@ -4,7 +4,8 @@ Owned by one thread at a time. It decides nothing: ``ClientCore`` and ``ControlC
 
 Every question to a ZeroMQ socket is a system call or two, so ``wait`` polls the sockets' file descriptors and asks the
 sockets only what a descriptor cannot say. Such a descriptor is edge-triggered: it may be slept on only after the socket
-had nothing to read, and a send can swallow the edge; ``_is_empty`` remembers that.
+had nothing to read (a fresh one too has to be asked first), and a send can swallow the edge; ``_is_empty`` remembers
+that for the socket, ``_look_at_monitor`` for its monitor.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Connection:
         """
         out: list[Message] = []
         receive, ask = self.socket.recv, self.socket.get
+        self._is_empty = False  # at the limit there may be more
         for _ in range(limit):
             # An answer to this is half as dear as zmq.Again.
             if not int(ask(_EVENTS)) & _POLLIN:
@@ -121,8 +123,11 @@ class Connection:
     def wait(self, wait_s: float | None) -> bool:
         """Return when there is something to receive, a connection came or went, or ``wait_s`` is over (None: never).
 
-        It may return for nothing. The answer is whether the watched descriptor is readable.
+        It may return for nothing, and does so at once until ``connection_events`` has asked the monitor. The answer is
+        whether the watched descriptor is readable.
         """
+        if self._look_at_monitor:
+            return False
         if not self._is_empty:
             if int(self.socket.get(_EVENTS)) & _POLLIN:
                 return False

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from zts.client.addresses import default_endpoints
+from zts.client.addresses import default_endpoints, no_broker
 from zts.client.connection import Connection
 from zts.client.core import Answer, ClientCore
 from zts.client.jobs import Headers, JobTemplate, Templates
@@ -72,6 +72,23 @@ class DirectClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def connect(self, timeout_s: float = 2.0) -> None:
+        """Wait until the broker knows this client; without this call the first jobs do so.
+
+        Raises:
+            BadRequest: If there are jobs already: their answers could not be returned.
+            BrokerUnavailable: If no broker answers within ``timeout_s``.
+            Cancelled: If the client is closed.
+        """
+        if len(self):
+            raise BadRequest("connect() comes before the first job; turn() connects too.")
+        gives_up_at = monotonic() + timeout_s
+        while not self._core.is_welcomed:
+            rest_s = gives_up_at - monotonic()
+            if rest_s <= 0:
+                raise no_broker(self.address)
+            self.turn(rest_s)
 
     def template(
         self,
