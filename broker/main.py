@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from types import FrameType
 
+from zts.allocator import keep_freed_memory
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
@@ -70,6 +71,7 @@ def run(settings: Settings) -> int:
         ConfigError: If an address or the runtime folder cannot be used.
         ServerError: If an address is in use.
     """
+    keep_freed_memory(one_arena=True)
     prepare_runtime_dir(settings.runtime_dir)
     files = raise_file_limit()
     stop = _Stop()

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from zts.allocator import keep_freed_memory
 from zts.errors import ConfigError
 from zts.workers.control import Board, ControlThread, Inbox, say
 from zts.workers.events import EXIT_DONE, LeaveAsked
@@ -84,6 +85,7 @@ def _load(options: WorkerOptions) -> Service:
 
 
 def _prepare_process(options: WorkerOptions) -> None:
+    keep_freed_memory(one_arena=False)
     threads = os.environ.get("OMP_NUM_THREADS") or str(options.cpu_threads)  # what the user set stands
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, threads)

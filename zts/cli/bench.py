@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from zts.allocator import keep_freed_memory
 from zts.bench.report import Load, Measured, Row, summarize, table
 from zts.client.tokens import inference_token
 from zts.errors import BrokerUnavailable, ConfigError
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
+    keep_freed_memory(one_arena=True)
     load = Load(
         target="",
         model=args.model,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from zts.allocator import keep_freed_memory
 from zts.clock import monotonic
 from zts.errors import BrokerUnavailable, ConfigError
 from zts.garbage import spare_what_is_here
@@ -194,6 +195,7 @@ def _application(
 
 def run(settings: Settings, index: int) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 0, or 2 if an address cannot be used."""
+    keep_freed_memory(one_arena=True)
     try:
         import uvloop
     except ImportError:  # not there on every platform; asyncio's own loop does the same, slower
