@@ -66,10 +66,23 @@ def test_busy_worker_gets_nothing_while_run_time_is_unknown_or_long() -> None:
 def test_short_batches_are_prefetched_up_to_twice_the_batch_size() -> None:
     driver = Driver(["w1"], batch_size=2)
     driver.arrive(1, 2)
-    driver.outcome("w1", 1, 2, run_us=500)
+    driver.outcome("w1", 1, 2, run_us=5000)
     assert sent(driver.arrive(*range(3, 10))) == [("w1", [3, 4, 5, 6])]
     assert driver.arrive(10) == []
-    assert sent(driver.outcome("w1", 3, run_us=500)) == [("w1", [7])]
+    assert sent(driver.outcome("w1", 3, run_us=5000)) == [("w1", [7])]
+
+
+def test_very_short_batches_are_prefetched_up_to_four_times_the_batch_size() -> None:
+    driver = Driver(["w1"], batch_size=2)
+    driver.arrive(1, 2)
+    driver.outcome("w1", 1, 2, run_us=500)
+    assert sent(driver.arrive(*range(3, 13))) == [("w1", list(range(3, 11)))]
+    assert driver.arrive(13) == []
+    assert sent(driver.outcome("w1", 3, 4, run_us=500)) == [("w1", [11, 12])]
+    # Now they are longer: what it holds stays, and more comes only when it holds less than two batches.
+    assert sent(driver.outcome("w1", 5, 6, run_us=5000)) == []
+    assert sent(driver.outcome("w1", 7, 8, run_us=5000)) == []
+    assert sent(driver.outcome("w1", 9, run_us=5000)) == [("w1", [13])]
 
 
 def test_batches_that_became_long_are_no_longer_prefetched() -> None:

@@ -85,9 +85,6 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.tick()  # a full queue hands out jobs within a tick: what was given before follows the old bounds
         self.models[where] = spec
         self.feed(e.ModelChanged(spec) if known else e.ModelAdded(spec))
-        for worker_id, worker in self.workers.items():
-            record = self.core._workers[worker_id]
-            worker.credit = record.credit
 
     @rule(where=st.sampled_from(MODELS))
     def remove_model(self, where: tuple[str, str]) -> None:
@@ -227,6 +224,12 @@ class SchedulerMachine(RuleBasedStateMachine):
     def feed(self, event: e.Event) -> list[e.Action]:
         actions = self.core.handle(event, self.now)
         assert all(isinstance(action, (e.Count, e.SendFence)) for action in actions)
+        for worker_id, worker in self.workers.items():
+            record = self.core._workers.get(worker_id)
+            if record is not None and record.epoch == worker.epoch:
+                assert record.credit in (2 * record.batch_size, 4 * record.batch_size)
+                # What was handed out in this tick follows the bound of that moment.
+                worker.credit = max(record.credit, worker.credit if record.out else 0)
         return actions
 
     def known(self, key: Key) -> PendingJob | None:
