@@ -179,8 +179,9 @@ class Scheduler:
                 if entry.queue.count:
                     self._dispatch(entry, now)
         actions: list[e.Action] = []
+        moved: list[e.Action] = []
         if self._touched_workers:
-            self._flush_workers(actions)
+            self._flush_workers(actions, moved)
         if book.withdrawn:
             actions += self._withdraw()
         if book.with_results:
@@ -188,7 +189,8 @@ class Scheduler:
                 actions += [e.SendResults(client_id, some) for some in portions(rows)]
         if book.deadlines.dead > book.deadlines.sweep_above:
             book.deadlines.sweep()
-        return actions
+        # Nobody waits for the news of who is busy, so what somebody waits for leaves first.
+        return actions + moved if moved else actions
 
     def _dispatch(self, entry: ModelEntry, now: float) -> None:
         queue, pool = entry.queue, entry.pool
@@ -224,10 +226,9 @@ class Scheduler:
             if not worker.touched:
                 self._touch(worker)
 
-    def _flush_workers(self, actions: list[e.Action]) -> None:
+    def _flush_workers(self, actions: list[e.Action], moved: list[e.Action]) -> None:
         touched = self._touched_workers
         self._touched_workers = []
-        idle: list[e.Action] = []
         for worker in touched:
             worker.touched = False
             if worker.out:
@@ -239,11 +240,7 @@ class Scheduler:
             is_busy = bool(worker.held)
             if is_busy != worker.is_busy and not worker.draining:
                 worker.is_busy = is_busy
-                if is_busy:
-                    actions.append(e.BatchSent(worker.worker_id))
-                else:
-                    idle.append(e.BatchDone(worker.worker_id))
-        actions += idle
+                moved.append(e.BatchSent(worker.worker_id) if is_busy else e.BatchDone(worker.worker_id))
 
     def _withdraw(self) -> list[e.Action]:
         withdrawn, self._book.withdrawn = self._book.withdrawn, {}

@@ -92,7 +92,7 @@ def test_removed_model_answers_waiting_jobs_and_finishes_running_ones() -> None:
     assert answers(driver.feed(e.ModelRemoved("m", "1.0"))) == [("c", 2, 503, "no_worker", text)]
     assert answers(driver.arrive(3)) == [("c", 3, 404, "model_not_found", "Model not found: m")]
     assert driver.core.stats(driver.now) == []
-    assert driver.outcome("w1", 1) == [e.BatchDone("w1"), e.SendResults("c", [Result(1, 200, b"", b"ok")])]
+    assert driver.outcome("w1", 1) == [e.SendResults("c", [Result(1, 200, b"", b"ok")]), e.BatchDone("w1")]
 
 
 def test_worker_of_a_removed_model_gets_nothing_even_if_jobs_come_back() -> None:
@@ -251,7 +251,7 @@ def test_pending_job_sent_again_is_ignored() -> None:
     driver = Driver(["w1"])
     driver.arrive(1)
     assert driver.arrive(1, 1) == []
-    assert driver.outcome("w1", 1) == [e.BatchDone("w1"), e.SendResults("c", [Result(1, 200, b"", b"ok")])]
+    assert driver.outcome("w1", 1) == [e.SendResults("c", [Result(1, 200, b"", b"ok")]), e.BatchDone("w1")]
     assert driver.core.stats(driver.now)[0]["requests"] == 1
 
 
@@ -289,7 +289,7 @@ def test_results_other_than_200_pass_unchanged_and_are_counted_by_status() -> No
     driver.arrive(1, 2, 3)
     rows = [Result(1, 503, b"e", b"x"), Result(2, 200, b"", b"y"), Result(3, 507, b"", b"z")]
     actions = driver.feed(e.OutcomesArrived("w1", 1, 100, 3, rows))
-    assert actions == [e.BatchDone("w1"), e.SendResults("c", rows)]
+    assert actions == [e.SendResults("c", rows), e.BatchDone("w1")]
     assert driver.core.stats(driver.now)[0]["answers"] == {"200": 1, "503": 1, "507": 1}
 
 

@@ -16,8 +16,8 @@ def test_lone_job_goes_to_the_idle_worker_and_its_answer_to_its_client() -> None
     driver = Driver(["w1"])
     assert driver.arrive(7) == [e.SendBatch("w1", 1, [item(1)]), e.BatchSent("w1")]
     assert driver.feed(e.OutcomesArrived("w1", 1, 900, 1, [Result(1, 200, b"head", b"yes")])) == [
-        e.BatchDone("w1"),
         e.SendResults("c", [Result(7, 200, b"head", b"yes")]),
+        e.BatchDone("w1"),
     ]
 
 
@@ -26,9 +26,9 @@ def test_jobs_of_one_tick_leave_in_one_message_and_answers_are_grouped_by_client
     actions = driver.feed(e.JobsArrived("a", [job(1), job(2)]), e.JobsArrived("b", [job(1)]))
     assert actions == [e.SendBatch("w1", 1, [item(1), item(2), item(3)]), e.BatchSent("w1")]
     assert driver.outcome("w1", 3, 1, 2) == [
-        e.BatchDone("w1"),
         e.SendResults("b", [Result(1, 200, b"", b"ok")]),
         e.SendResults("a", [Result(1, 200, b"", b"ok"), Result(2, 200, b"", b"ok")]),
+        e.BatchDone("w1"),
     ]
 
 
