@@ -296,6 +296,28 @@ def test_jobs_of_one_tick_leave_in_one_message() -> None:
     asyncio.run(scenario())
 
 
+def test_many_jobs_of_one_tick_leave_by_the_hundred_and_no_answer_comes_within_submit() -> None:
+    async def scenario() -> None:
+        async with serving() as s:
+            link, broker, results = s.service.link, s.broker, []
+            ids = [link.submit("m", "", NORMAL, 0, b"", b"%d" % n, results.append) for n in range(128)]
+            # They are on their way although this turn of the loop goes on; what they bring has to wait for its end.
+            until = asyncio.get_running_loop().time() + 20
+            while len(broker.jobs) < 128:
+                assert asyncio.get_running_loop().time() < until
+            ids += [link.submit("m", "", NORMAL, 0, b"", b"%d" % n, results.append) for n in range(128, 300)]
+            link.cancel(ids[0])  # it has left
+            link.cancel(ids[299])  # it has not
+            assert not results
+            await wait_for(lambda: len(results) >= 298 and len(broker.cancelled) == 2)
+            assert [row.job_id for row in broker.jobs] == ids[:-1]
+            assert broker.cancelled == [ids[0], ids[299]]
+            assert broker.job_messages == 3
+            assert {bytes(result.body) for result in results} == {b"%d" % n for n in range(1, 299)}
+
+    asyncio.run(scenario())
+
+
 def test_broken_answer_callback_does_not_hurt_the_others(caplog: Any) -> None:
     def explode(result: Result) -> None:
         raise RuntimeError("boom")

@@ -88,8 +88,14 @@ class Channel:
         loop.add_reader(self._fd, self._drain)
         loop.call_soon(self._drain)
 
-    def send(self, message: Message) -> bool:
+    def send(self, message: Message, *, reads_later: bool = False) -> bool:
         """Send ``message`` without waiting; False if no broker can be reached.
+
+        A send can swallow the news of what has come, so the socket is read afterwards.
+
+        Args:
+            message: For the broker.
+            reads_later: Read in a later turn of the loop: for callers whom no message may reach within this call.
 
         Raises:
             LocalProtocolError: If the message has no wire form.
@@ -103,12 +109,14 @@ class Channel:
             for number in range(1, last + 1):
                 more = _SNDMORE if number < last else 0
                 self._socket.send(frames[number], _NOBLOCK | more, copy=False)
+            is_sent = True
         except zmq.Again:
+            is_sent = False
+        if reads_later:
+            self._loop.call_soon(self._drain)
+        elif not self._draining:
             self._drain()
-            return False
-        if not self._draining:
-            self._drain()
-        return True
+        return is_sent
 
     def close(self) -> None:
         """Leave the loop and close the socket; a GOODBYE that was just sent still has a moment to leave."""

@@ -46,6 +46,9 @@ _log = logging.getLogger("zts.http.link")
 # Bounds of one JOBS message; the codec refuses headers above 64 MiB and more than 4096 rows.
 _MAX_ROWS: Final = 1024
 _MAX_INLINE_BYTES: Final = 16 * 1024 * 1024
+# So many leave before their turn of the loop is over. With hundreds of connections a turn reads for milliseconds, in
+# which broker and workers would have nothing to do; more messages of fewer jobs cost more than that brings.
+_EARLY_ROWS: Final = 128
 # The broker answers an expired job itself; ours is for the case that it does not.
 _DEADLINE_GRACE_S: Final = 0.5
 # How long a job waits for a broker that is away, and how many may wait.
@@ -156,7 +159,7 @@ class ZmqLink(BrokerLink):
         on_result: OnResult,
         on_chunk: OnResult | None = None,
     ) -> int:
-        """Queue a job; all of this tick leave together."""
+        """Queue a job; those of one turn of the loop leave together, or by the hundred."""
         job_id = self._next_id
         self._next_id = job_id + 1
         now = monotonic()
@@ -165,8 +168,14 @@ class ZmqLink(BrokerLink):
         self._inflight.add(job, deadline, now, on_result, on_chunk)
         if deadline is not None:
             self._arm(deadline)
-        self._queue.append(job)
-        self._flush_soon()
+        queue = self._queue
+        queue.append(job)
+        if len(queue) >= _EARLY_ROWS and self._is_welcome:
+            self._queue = []
+            # No answer may come before this returns. What is cancelled already is taken back by ``_flush``.
+            self._data.send(Jobs(queue), reads_later=True)
+        if not self._flush_is_due:
+            self._flush_soon()
         return job_id
 
     def cancel(self, job_id: int) -> None:
