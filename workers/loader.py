@@ -85,11 +85,7 @@ def load_service(options: WorkerOptions) -> Service:
     _name_sequence_headers(context, options)
     with _phase(f"importing handler {name.module!r}"):
         module = import_handler(name, model_dir)
-    _limit_threads(options.cpu_threads)
-    had_torch = "torch" in sys.modules
     service = _start(module, name, context, options)
-    if not had_torch:
-        _limit_threads(options.cpu_threads)
     if options.started_at and isinstance(context.metrics, Metrics):
         worker = f"W-{options.worker_id}-{options.spec.name}_{options.spec.version}"
         context.metrics.loaded(worker, monotonic() - options.started_at)
@@ -176,12 +172,6 @@ def _set_up_process(options: WorkerOptions, model_dir: Path, name: HandlerName) 
     os.environ.setdefault("TS_IPEX_ENABLE", "false")
     os.environ.setdefault("TS_IPEX_GPU_ENABLE", "false")
     ts_compat.install()
-
-
-def _limit_threads(cpu_threads: int) -> None:
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(cpu_threads)
 
 
 def _read_manifest(model_dir: Path) -> dict[str, Any] | None:

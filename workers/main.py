@@ -86,10 +86,10 @@ def _load(options: WorkerOptions) -> Service:
 
 def _prepare_process(options: WorkerOptions) -> None:
     keep_freed_memory(one_arena=False)
-    threads = os.environ.get("OMP_NUM_THREADS") or str(options.cpu_threads)  # what the user set stands
+    # What the user set stands, and so does what a handler tells torch; torch begins with what is said here.
+    threads = os.environ.get("OMP_NUM_THREADS") or str(options.cpu_threads)
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, threads)
-    os.environ["ZTS_CPU_THREADS"] = threads
     # Spinning OpenMP threads make a contended machine collapse (p99 270 ms instead of 16); passive ones cost a lone
     # request 0.7 ms on an idle one. Both measured: docs/PERFORMANCE.md, "CPU threads".
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

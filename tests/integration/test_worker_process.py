@@ -40,7 +40,7 @@ def handle(data, context):
     if b"sizes" in rows:
         return [str(len(rows)) for _ in rows]
     if b"threads" in rows:
-        return [os.environ["OMP_NUM_THREADS"] + os.environ["ZTS_CPU_THREADS"] for _ in rows]
+        return [os.environ["OMP_NUM_THREADS"] + os.environ["MKL_NUM_THREADS"] for _ in rows]
     if b"exit" in rows:
         sys.exit(9)
     if b"print" in rows:
@@ -171,8 +171,10 @@ class Rig:
         }
         return WorkerOptions(**{**orders, **more})
 
-    def start(self, source: str = ECHO, **more: Any) -> subprocess.Popen[str]:
-        return self.launch([], {OPTIONS_VARIABLE: self.orders(source, **more).to_json()})
+    def start(
+        self, source: str = ECHO, *, variables: dict[str, str] | None = None, **more: Any
+    ) -> subprocess.Popen[str]:
+        return self.launch([], {OPTIONS_VARIABLE: self.orders(source, **more).to_json(), **(variables or {})})
 
     def launch(self, flags: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
         return self.launch_program(["-m", "zts", "worker", *flags], variables)
@@ -390,6 +392,37 @@ def test_torch_stays_out_and_threads_are_limited(rig: Rig) -> None:
     assert answers(rig.broker.outcomes(1)) == [(1, 200, b"False")]
     rig.broker.send(items(b"threads"))
     assert answers(rig.broker.outcomes(1)) == [(1, 200, b"22")]
+
+
+TORCH_THREADS = """
+import os, torch
+if "WISH" in os.environ:
+    torch.set_num_threads(int(os.environ["WISH"]))
+class Handler:
+    def initialize(self, context):
+        if "LATER_WISH" in os.environ:
+            torch.set_num_threads(int(os.environ["LATER_WISH"]))
+    def handle(self, data, context):
+        return [str(torch.get_num_threads()) for _ in data]
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 1),
+        ({"OMP_NUM_THREADS": "2"}, min(2, os.cpu_count() or 1)),  # torch takes no more from there than there are cores
+        ({"WISH": "4"}, 4),
+        ({"WISH": "4", "LATER_WISH": "3", "OMP_NUM_THREADS": "2"}, 3),
+    ],
+)
+def test_torch_has_the_threads_of_the_orders_unless_user_or_handler_say_otherwise(
+    rig: Rig, variables: dict[str, str], expected: int
+) -> None:
+    pytest.importorskip("torch")
+    rig.start_ready(TORCH_THREADS, cpu_threads=1, variables=variables)
+    rig.broker.send(items(b""))
+    assert answers(rig.broker.outcomes(1)) == [(1, 200, b"%d" % expected)]
 
 
 def test_bad_messages_and_old_epochs_do_not_end_the_worker(rig: Rig) -> None:
