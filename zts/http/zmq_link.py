@@ -1,6 +1,6 @@
 """The link to a broker process: one DEALER for jobs, one for control, on the asyncio loop.
 
-All jobs of one tick of the loop leave in one JOBS message; results come in RESULTS rows and are handed to their
+All jobs of one tick of the loop leave in one JOBS message, or in some of 128; results come in RESULTS rows and are handed to their
 callbacks. When the broker restarts, both sockets say HELLO again and everything without an answer is sent again with
 the time that remains.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import zmq
@@ -18,10 +18,11 @@ from zts.clock import monotonic, wall_time_s
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
 from zts.http.channel import Channel
 from zts.http.control import Control
+from zts.http.job_messages import MAX_ROWS, job_messages
 from zts.http.link import BrokerLink, OnResult, error_result
 from zts.inflight import BROKEN_STREAM, Inflight, joined
 from zts.settings import Endpoints
-from zts.wire.frames import INLINE_BODY_BYTES, Role
+from zts.wire.frames import Role
 from zts.wire.messages import (
     Beat,
     Body,
@@ -43,9 +44,6 @@ __all__ = ["ZmqLink"]
 
 _log = logging.getLogger("zts.http.link")
 
-# Bounds of one JOBS message; the codec refuses headers above 64 MiB and more than 4096 rows.
-_MAX_ROWS: Final = 1024
-_MAX_INLINE_BYTES: Final = 16 * 1024 * 1024
 # So many leave before their turn of the loop is over. With hundreds of connections a turn reads for milliseconds, in
 # which broker and workers would have nothing to do; more messages of fewer jobs cost more than that brings.
 _EARLY_ROWS: Final = 128
@@ -202,17 +200,12 @@ class ZmqLink(BrokerLink):
             gone = set(cancelled)
             queue = [job for job in queue if job.job_id not in gone]
         self._send_jobs(queue)
-        for start in range(0, len(cancelled), _MAX_ROWS):
-            self._data.send(Cancel(cancelled[start : start + _MAX_ROWS]))
+        for start in range(0, len(cancelled), MAX_ROWS):
+            self._data.send(Cancel(cancelled[start : start + MAX_ROWS]))
 
     def _send_jobs(self, jobs: Sequence[Job]) -> None:
-        if len(jobs) < _MAX_ROWS // 4:
-            # Small enough whatever the bodies are: 256 of 32 KiB and heads of at most 64 KiB.
-            if jobs:
-                self._data.send(Jobs(jobs))
-            return
-        for part in _split(jobs):
-            self._data.send(Jobs(part))
+        for message in job_messages(jobs):
+            self._data.send(message)
 
     def _resend(self) -> None:
         for entry in self._inflight.take_begun():
@@ -392,18 +385,3 @@ class ZmqLink(BrokerLink):
     async def request(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Reply:
         """Ask the broker and return its reply; errors are raised."""
         return await self._control.request(verb, args, timeout_s)
-
-
-def _split(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    part: list[Job] = []
-    size = 0
-    for job in jobs:
-        body = len(job.body)
-        row_bytes = len(job.head) + (body if body <= INLINE_BODY_BYTES else 0)
-        if part and (len(part) >= _MAX_ROWS or size + row_bytes > _MAX_INLINE_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(job)
-        size += row_bytes
-    if part:
-        yield part
