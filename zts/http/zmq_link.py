@@ -1,8 +1,8 @@
 """The link to a broker process: one DEALER for jobs, one for control, on the asyncio loop.
 
-All jobs of one tick of the loop leave in one JOBS message, or in some of 128; results come in RESULTS rows and are handed to their
-callbacks. When the broker restarts, both sockets say HELLO again and everything without an answer is sent again with
-the time that remains.
+All jobs of one tick of the loop leave in one JOBS message, or in several of 128; results come in RESULTS rows and are
+handed to their callbacks. When the broker restarts, both sockets say HELLO again and everything without an answer is
+sent again with the time that remains.
 """
 
 from __future__ import annotations
