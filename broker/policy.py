@@ -199,7 +199,9 @@ class WorkerPool:
             return worker, worker.batch_size
         if load > 0 and self.is_prefetching():
             worker = self._loads.take(load)
-            return worker, worker.credit - load
+            # A batch at a time, so that the next one goes to whoever holds the fewest then; async workers have none.
+            room = worker.credit - load
+            return worker, room if self._async_credit else min(worker.batch_size, room)
         return None
 
     def filled(self, worker: WorkerRecord, count: int, now: float) -> None:

@@ -85,6 +85,16 @@ def test_very_short_batches_are_prefetched_up_to_four_times_the_batch_size() -> 
     assert sent(driver.outcome("w1", 9, run_us=5000)) == [("w1", [13])]
 
 
+def test_what_is_prefetched_is_spread_over_the_workers_batch_by_batch() -> None:
+    driver = Driver(["w1", "w2"], batch_size=2)
+    driver.arrive(1, 2, 3, 4)
+    driver.outcome("w2", 1, 2, run_us=500)
+    driver.outcome("w1", 3, 4, run_us=500)
+    driver.arrive(5, 6, 7, 8)
+    given = dict(sent(driver.arrive(*range(9, 17))))
+    assert {worker: len(items) for worker, items in given.items()} == {"w1": 4, "w2": 4}
+
+
 def test_batches_that_became_long_are_no_longer_prefetched() -> None:
     driver = Driver(["w1"])
     driver.arrive(1)
