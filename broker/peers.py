@@ -6,36 +6,35 @@ connection; a worker by its ``worker_id`` and epoch.
 
 from __future__ import annotations
 
-from typing import Final
-
 from zts.broker.liveness import Deadlines
 
-__all__ = ["FORGET_CLIENT_S", "ClientTable", "WorkerRoutes"]
-
-# A silent client's jobs are given up long before; its connection stays known, so that its next job needs no HELLO.
-FORGET_CLIENT_S: Final = 3600.0
+__all__ = ["ClientTable", "WorkerRoutes"]
 
 
 class ClientTable:
     """Clients and their connections.
 
-    Args:
-        silence_s: A client that was not heard for so long has gone, and its jobs with it.
+    Silence ends nothing: a client that waits for a long run, or computes between two calls, is as silent as one that
+    died. Its connection is what tells them apart, so a silent one is sent something, and it is gone when that fails.
 
-    >>> table = ClientTable(silence_s=10.0)
+    Args:
+        ask_after_s: A connection from which nothing came for so long is to be asked whether it still exists.
+
+    >>> table = ClientTable(ask_after_s=4.0)
     >>> table.hello(b"c1", "alice", now=0.0)
     >>> table.heard(b"c1", now=1.0), table.heard(b"c2", now=1.0), table.route("alice")
     ('alice', None, b'c1')
-    >>> table.expired(now=11.0), table.expired(now=12.0)
-    (['alice'], [])
+    >>> table.silent(now=4.0), table.silent(now=5.0), table.silent(now=8.0), table.silent(now=9.0)
+    ([], [b'c1'], [], [b'c1'])
+    >>> table.lost(b"c1"), len(table)
+    ('alice', 0)
     """
 
-    def __init__(self, silence_s: float) -> None:
-        self._silence_s = silence_s
+    def __init__(self, ask_after_s: float) -> None:
+        self._ask_after_s = ask_after_s
         self._clients: dict[bytes, str] = {}
         self._connections: dict[str, bytes] = {}
-        self._silent_at: Deadlines[str] = Deadlines()
-        self._forget_at: Deadlines[str] = Deadlines()
+        self._ask_at: Deadlines[bytes] = Deadlines()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -46,20 +45,20 @@ class ClientTable:
         Returns:
             The client that was there under another name before; it has gone. Else None.
         """
-        self._drop(client_id)
-        displaced = self._clients.get(connection)
-        if displaced is not None:
-            self._drop(displaced)
+        before = self._connections.get(client_id)
+        if before is not None:
+            self.lost(before)
+        displaced = self.lost(connection)
         self._clients[connection] = client_id
         self._connections[client_id] = connection
-        self._silent_at.set(client_id, now + self._silence_s)
+        self._ask_at.set(connection, now + self._ask_after_s)
         return displaced
 
     def heard(self, connection: bytes, now: float) -> str | None:
         """Return who is at ``connection`` and note that it lives; None: it has not said HELLO."""
         client_id = self._clients.get(connection)
         if client_id is not None:
-            self._silent_at.set(client_id, now + self._silence_s)
+            self._ask_at.set(connection, now + self._ask_after_s)
         return client_id
 
     def route(self, client_id: str) -> bytes | None:
@@ -67,40 +66,27 @@ class ClientTable:
         return self._connections.get(client_id)
 
     def lost(self, connection: bytes) -> str | None:
-        """Forget a connection; return its client if that is gone with it."""
-        client_id = self._clients.get(connection)
+        """Forget a connection; return its client, which is gone with it."""
+        client_id = self._clients.pop(connection, None)
         if client_id is not None:
-            self._drop(client_id)
+            del self._connections[client_id]
+            self._ask_at.drop(connection)
         return client_id
 
-    def expired(self, now: float) -> list[str]:
-        """Return the clients that have been silent for too long, each once."""
-        for client_id in self._forget_at.expired(now):
-            if client_id not in self._silent_at:  # heard again meanwhile
-                self._drop(client_id)
-        silent = self._silent_at.expired(now)
-        for client_id in silent:
-            self._forget_at.set(client_id, now + FORGET_CLIENT_S)
+    def silent(self, now: float) -> list[bytes]:
+        """Return the connections to ask now; each comes again when it stays silent for as long once more."""
+        silent = self._ask_at.expired(now)
+        for connection in silent:
+            self._ask_at.set(connection, now + self._ask_after_s)
         return silent
 
     def due_at(self) -> float:
-        """Return a time before which nothing expires, at little cost; infinite if nothing ever does."""
-        silent_at, forget_at = self._silent_at.due_at, self._forget_at.due_at
-        return silent_at if silent_at < forget_at else forget_at
+        """Return a time before which nobody is to be asked, at little cost; infinite if nobody ever is."""
+        return self._ask_at.due_at
 
     def next_deadline(self) -> float | None:
-        """Return when ``expired`` is due at the latest, or None."""
-        first, second = self._silent_at.next_deadline(), self._forget_at.next_deadline()
-        if first is None or second is None:
-            return second if first is None else first
-        return min(first, second)
-
-    def _drop(self, client_id: str) -> None:
-        connection = self._connections.pop(client_id, None)
-        if connection is not None:
-            self._clients.pop(connection, None)
-        self._silent_at.drop(client_id)
-        self._forget_at.drop(client_id)
+        """Return when ``silent`` is due at the latest, or None."""
+        return self._ask_at.next_deadline()
 
 
 class WorkerRoutes:

@@ -47,8 +47,6 @@ from zts.wire.messages import (
 
 __all__ = ["BrokerService"]
 
-# A client that is silent for so many heartbeats has gone, and its jobs with it.
-_CLIENT_MISSES: Final = 10
 # Rounds of sending in one tick: more happen only when peers are lost while we send to them.
 _MAX_ROUNDS: Final = 8
 
@@ -86,7 +84,7 @@ class BrokerService:
         self._scheduler = scheduler
         self._fleet = fleet
         self._journal = journal
-        self._clients = ClientTable(_CLIENT_MISSES * settings.heartbeat_s)
+        self._clients = ClientTable(settings.heartbeat_misses * settings.heartbeat_s)
         self._routes = WorkerRoutes()
         self._welcome = encode(Welcome(broker_id, int(settings.heartbeat_s * 1000)))
         self._beat = encode(Beat(broker_id, 0))
@@ -136,7 +134,7 @@ class BrokerService:
         return None if first == inf else first
 
     def look_at_deadlines(self, now: float) -> None:
-        """Do what the fleet and silent clients are due for; the scheduler's deadlines are ``end_tick``'s."""
+        """Do what the fleet is due for and ask silent clients; the scheduler's deadlines are ``end_tick``'s."""
         deadline = self._fleet.next_deadline()
         if deadline is not None and deadline <= now:
             try:
@@ -145,8 +143,10 @@ class BrokerService:
                 self.failed("a deadline could not be handled")
         deadline = self._clients.next_deadline()
         if deadline is not None and deadline <= now:
-            for client_id in self._clients.expired(now):
-                self._forget_client(client_id, now)
+            for connection in self._clients.silent(now):
+                # A connection that its process left cannot be sent anything.
+                if not self.outlet.to_client(connection, self._beat):
+                    self._client_gone(connection, now)
 
     def end_tick(self, now: float) -> None:
         """Answer what expired, hand out jobs, send everything; after all that this tick brought was handed in."""

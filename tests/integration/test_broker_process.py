@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -158,6 +159,38 @@ def test_a_client_that_left_gets_nothing_and_costs_nothing(stage: Stage):
     stage.worker.answer_batch()
     assert other.results(1) == {1: (200, b"b")}
     other.close()
+
+
+def alive_until(stage: Stage, peer: FakePeer, kind: type[m.Message]) -> None:
+    """Beat for the worker and its node until ``peer`` gets a message of ``kind``; the client never beats."""
+    until = time.monotonic() + WAIT_S
+    while time.monotonic() < until:
+        stage.worker.beat()
+        stage.node.beat()
+        try:
+            peer.expect(kind, timeout_s=0.1)
+        except TimeoutError:
+            continue
+        return
+    raise TimeoutError(f"no {kind.__name__} came")
+
+
+def test_a_client_that_never_beats_is_asked_now_and_then_and_gets_its_answer(stage: Stage):
+    stage.client.jobs(b"a")
+    for _ in range(4):  # each after four heartbeats of silence
+        alive_until(stage, stage.client, m.Beat)
+    stage.worker.answer_batch()
+    assert stage.client.results(1) == {1: (200, b"a")}
+    stage.client.jobs(b"b", first=2)  # without another HELLO
+    stage.worker.answer_batch()
+    assert stage.client.results(1) == {2: (200, b"b")}
+
+
+def test_jobs_of_a_client_that_died_without_a_word_are_taken_back(stage: Stage):
+    stage.client.jobs(b"a")
+    stage.worker.data.expect(m.Batch)
+    stage.client.close()
+    alive_until(stage, stage.worker.data, m.Cancel)
 
 
 def test_outcomes_in_the_name_of_another_worker_are_dropped(stage: Stage):

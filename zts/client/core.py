@@ -17,7 +17,7 @@ from zts.client.addresses import no_broker
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
 from zts.inflight import BROKEN_STREAM, joined
 from zts.wire.frames import MAX_ROWS
-from zts.wire.messages import Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
+from zts.wire.messages import Beat, Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
 
 __all__ = ["JOBS_PER_MESSAGE", "Answer", "ClientCore", "Tick"]
 
@@ -25,6 +25,9 @@ JOBS_PER_MESSAGE: Final = 1024
 # The broker knows better where a late job was, so its own answer gets this long after the deadline.
 _GRACE_S: Final = 0.25
 _HELLO_RETRY_S: Final = 0.5
+# The pause between beats is the broker's wish, as far as it is a sensible one.
+_HEARTBEAT_S: Final = 1.0
+_MIN_HEARTBEAT_S: Final = 0.05
 # With many jobs in flight whose deadlines come one by one, looking at all of them must not become the main work.
 _SECONDS_BETWEEN_LOOKS_PER_JOB: Final = 1e-6
 
@@ -49,6 +52,9 @@ class ClientCore:
     WELCOME, and the broker drops what it knows already. A job that could not be sent at all fails with
     ``BrokerUnavailable`` after ``connect_timeout_s``.
 
+    While jobs are unanswered it beats whenever nothing else was sent for a heartbeat: a broker that has forgotten this
+    connection answers that it wants a HELLO, and everything unanswered is sent again.
+
     Args:
         hello: Said on each new connection.
         address: For error texts.
@@ -57,6 +63,9 @@ class ClientCore:
 
     def __init__(self, hello: Hello, address: str, *, connect_timeout_s: float = 2.0) -> None:
         self._hello = hello
+        self._beat = Beat(hello.peer_id, hello.epoch)
+        self._heartbeat_s = _HEARTBEAT_S
+        self._beat_at = inf
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._pending: dict[int, _Pending] = {}  # by job id, in the order of sending, which a resend keeps
@@ -136,6 +145,7 @@ class ClientCore:
         self._outbox = []
         self._cancels = []
         self._hello_at = now + _HELLO_RETRY_S
+        self._beat_at = inf
 
     def handle(self, message: Message, now: float) -> None:
         """Take a message from the broker; kinds that a client does not expect are ignored."""
@@ -147,6 +157,8 @@ class ClientCore:
                     self._parts.setdefault(row.item_id, []).append(row)
         elif isinstance(message, Welcome):
             if not self._welcomed:
+                wish_s = message.heartbeat_ms / 1000
+                self._heartbeat_s = max(_MIN_HEARTBEAT_S, wish_s) if wish_s else _HEARTBEAT_S
                 self._begin(now)
         elif isinstance(message, Refused):
             if message.code == "say_hello":
@@ -179,6 +191,10 @@ class ClientCore:
                 messages.append(Jobs(rows))
             else:
                 messages += [Jobs(rows[i : i + JOBS_PER_MESSAGE]) for i in range(0, len(rows), JOBS_PER_MESSAGE)]
+        if self._beat_at <= now:
+            self._beat_at = now + self._heartbeat_s
+            if self._pending and not messages:
+                messages.append(self._beat)
         return messages
 
     def next_deadline(self) -> float | None:
@@ -186,6 +202,8 @@ class ClientCore:
         if not self._pending:
             self._look_at = inf
         due = self._look_at + _GRACE_S
+        if self._pending and self._beat_at < due:
+            due = self._beat_at
         if self._hello_at is not None and self._hello_at < due:
             due = self._hello_at
         if self._unsent:
@@ -212,6 +230,7 @@ class ClientCore:
         """The broker knows us: send everything that has no answer."""
         self._welcomed = True
         self._hello_at = None
+        self._beat_at = now + self._heartbeat_s
         self._unsent.clear()
         for job_id in self._parts:
             self._answers.append((self._pending.pop(job_id)[0], None, BrokerUnavailable(BROKEN_STREAM)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Sequence
+from math import inf
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -22,7 +23,7 @@ from zts.client.jobs import Headers, JobTemplate, Templates
 from zts.clock import monotonic, wall_time_s
 from zts.errors import BadRequest, Cancelled
 from zts.wire.frames import Role
-from zts.wire.messages import Goodbye, Hello, Message
+from zts.wire.messages import Beat, Goodbye, Hello, Message
 
 __all__ = ["DirectClient"]
 
@@ -161,7 +162,7 @@ class DirectClient:
 
         Args:
             wait_s: How long to wait at most; 0: not at all; None: until something happens. It may return early and
-                with no answer.
+                with no answer. Beats go on while it waits; between two turns nothing is due, however long that is.
 
         Raises:
             Cancelled: If the client is closed.
@@ -173,21 +174,25 @@ class DirectClient:
         self._send(messages, now)
         if answers:
             return answers
-        if wait_s != 0:
-            due = core.next_deadline()
-            if due is not None:
-                wait_s = due - now if wait_s is None else min(wait_s, due - now)
-            connection.wait(wait_s)
-        # A lone job has one answer, so there is no need to ask for a second message.
-        received = connection.receive(min(len(core), _MESSAGES_PER_TURN) if core.is_welcomed else _MESSAGES_PER_TURN)
-        now = monotonic()
-        for is_made in connection.connection_events():
-            core.connected(now) if is_made else core.lost(now)
-        for message in received:
-            core.handle(message, now)
-        messages, answers = core.tick(now)
-        self._send(messages, now)
-        return answers
+        until = inf if wait_s is None else now + wait_s
+        while True:
+            if wait_s != 0:
+                due = core.next_deadline()
+                end = until if due is None or due > until else due
+                connection.wait(None if end == inf else end - now)
+            # A lone job has one answer, so there is no need to ask for a second message.
+            limit = min(len(core), _MESSAGES_PER_TURN) if core.is_welcomed else _MESSAGES_PER_TURN
+            received = connection.receive(limit)
+            now = monotonic()
+            changes = connection.connection_events()
+            for is_made in changes:
+                core.connected(now) if is_made else core.lost(now)
+            for message in received:
+                core.handle(message, now)
+            messages, answers = core.tick(now)
+            self._send(messages, now)
+            if answers or changes or not _is_only_beats(received) or (not received and now >= until):
+                return answers
 
     def close(self) -> list[Answer]:
         """End the connection and return the answers of what was open: ``Cancelled`` for each."""
@@ -207,3 +212,7 @@ class DirectClient:
             if not self._connection.send(message):
                 self._core.lost(now)
                 return
+
+
+def _is_only_beats(messages: list[Message]) -> bool:
+    return all(type(message) is Beat for message in messages)

@@ -97,7 +97,8 @@ class ZmqLink(BrokerLink):
         self._flush_is_due = False
         self._is_welcome = False
         self._away_since = monotonic()
-        self._heard_at = self._away_since
+        self._heard_at = self._away_since  # on the data connection
+        self._control_heard_at = self._away_since
         self._refusal = ""
         self._unknown_results = 0
         self._resent_jobs = 0
@@ -284,7 +285,7 @@ class ZmqLink(BrokerLink):
             self._refused(message)
 
     def _on_control(self, message: Message) -> None:
-        self._heard_at = monotonic()
+        self._control_heard_at = monotonic()
         if isinstance(message, Reply):
             self._control.on_reply(message)
         elif isinstance(message, Welcome):
@@ -297,7 +298,7 @@ class ZmqLink(BrokerLink):
     def _refused(self, message: Refused) -> None:
         if message.code == "say_hello":
             # It was restarted: neither socket is known there any more. Jobs wait for the next WELCOME.
-            self._is_welcome = False
+            self._lose("it does not know this connection")
             self._control.is_welcome = False
             self._data.send(self._hello)
             self._say_hello_on_control()
@@ -324,8 +325,10 @@ class ZmqLink(BrokerLink):
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(self._heartbeat_s, self._tick)
         now = monotonic()
-        if self._is_welcome and now - self._heard_at > self._heartbeat_s * self._misses:
+        silence_s = self._heartbeat_s * self._misses
+        if self._control.is_welcome and now - self._control_heard_at > silence_s:
             self._control.is_welcome = False
+        if self._is_welcome and now - self._heard_at > silence_s:
             self._lose(f"nothing heard for {now - self._heard_at:.1f} s")
         # A HELLO may have met a broker that was about to end: repeat it until there is a WELCOME.
         if not self._is_welcome and self._data.is_up:
@@ -333,6 +336,9 @@ class ZmqLink(BrokerLink):
         if not self._control.is_welcome and self._control.channel.is_up:
             self._say_hello_on_control()
         self.beat()
+        if self._is_welcome:
+            # Each connection is judged by what comes over it, at both ends.
+            self._data.send(Beat(self._hello.peer_id, self._hello.epoch))
         self._control.expire(now)
         if not self._is_welcome:
             self._fail(self._waited_too_long(now), self._no_broker_text())

@@ -73,17 +73,24 @@ def test_results_go_to_the_latest_connection_of_a_client():
     assert len(table) == 0
 
 
-def test_a_silent_client_is_told_gone_once_and_still_has_its_route():
-    table = ClientTable(10.0)
+def test_silence_alone_never_ends_a_client_it_is_asked_again_and_again():
+    table = ClientTable(4.0)
     table.hello(b"1", "alice", 0.0)
     table.heard(b"1", 5.0)
-    assert table.expired(14.0) == []
-    assert table.expired(15.0) == ["alice"]
-    assert table.expired(16.0) == []
-    assert table.heard(b"1", 20.0) == "alice"
-    assert table.expired(31.0) == ["alice"]
-    assert table.expired(31.0 + 3600.0) == []
-    assert table.route("alice") is None
+    assert table.silent(8.0) == []
+    asked = [now for now in range(9, 10_000) if table.silent(float(now))]
+    assert asked[:3] == [9, 13, 17]
+    assert len(asked) == 2498
+    assert table.route("alice") == b"1"
+    assert table.heard(b"1", 10_000.0) == "alice"
+
+
+def test_a_lost_connection_is_not_asked_any_more():
+    table = ClientTable(4.0)
+    table.hello(b"1", "alice", 0.0)
+    assert table.lost(b"1") == "alice"
+    assert table.silent(99.0) == []
+    assert table.next_deadline() is None
 
 
 def test_a_worker_route_is_of_one_epoch_only():

@@ -9,7 +9,8 @@ from zts.errors import BrokerUnavailable, Cancelled, DeadlineExceeded, ServerErr
 from zts.wire.messages import Beat, Cancel, Chunks, Hello, Job, Jobs, Refused, Result, Results, Welcome
 
 HELLO = Hello("client", "c1", 5)
-WELCOME = Welcome("b1", 1000)
+WELCOME = Welcome("b1", 60_000)  # no beat is due within these tests
+BEAT_EACH_SECOND = Welcome("b1", 1000)
 
 
 def job(job_id: int, timeout_ms: int = 5000) -> Job:
@@ -20,12 +21,12 @@ def result(job_id: int) -> Result:
     return Result(job_id, 200, b"", b"ok")
 
 
-def a_core(*, welcomed_at: float | None = None) -> ClientCore:
+def a_core(*, welcomed_at: float | None = None, welcome: Welcome = WELCOME) -> ClientCore:
     core = ClientCore(HELLO, "ipc://x", connect_timeout_s=2.0)
     if welcomed_at is not None:
         core.connected(welcomed_at)
         core.tick(welcomed_at)
-        core.handle(WELCOME, welcomed_at)
+        core.handle(welcome, welcomed_at)
     return core
 
 
@@ -173,7 +174,7 @@ def test_jobs_submitted_together_are_as_one_after_the_other() -> None:
     assert what(core.tick(0.0)) == ([Jobs([job(1), job(2), job(3)])], [])
     core.handle(Results([result(2)]), 1.0)
     assert what(core.tick(5.25)) == ([Cancel([1])], [("b", result(2)), ("a", DeadlineExceeded)])
-    assert core.next_deadline() is None
+    assert core.next_deadline() == 60.0  # a beat for the third, which has no deadline
 
 
 def test_jobs_submitted_together_without_a_broker_fail_after_the_connect_time() -> None:
@@ -214,3 +215,39 @@ def test_submitting_an_id_twice_is_an_error() -> None:
     core.submit(job(1), None, 0.0, "w")
     with pytest.raises(ValueError, match="in flight"):
         core.submit(job(1), None, 0.0, "w")
+
+
+def test_it_beats_while_jobs_are_unanswered_and_nothing_else_is_sent() -> None:
+    core = a_core(welcomed_at=0.0, welcome=BEAT_EACH_SECOND)
+    core.submit(job(1, 0), None, 0.5, "first")
+    assert what(core.tick(0.5)) == ([Jobs([job(1, 0)])], [])
+    assert core.next_deadline() == 1.0
+    beats = [now for now in range(1, 121) if core.tick(float(now)).messages == [Beat("c1", 5)]]
+    assert beats == list(range(1, 121))
+    core.submit(job(2, 0), None, 121.0, "second")
+    assert what(core.tick(121.0)) == ([Jobs([job(2, 0)])], [])  # which is as good as a beat
+    core.handle(Results([result(1), result(2)]), 121.5)
+    assert what(core.tick(121.5)) == ([], [("first", result(1)), ("second", result(2))])
+    assert core.next_deadline() is None
+    assert what(core.tick(999.0)) == ([], [])
+
+
+def test_a_broker_that_forgot_a_waiting_client_gets_its_jobs_again() -> None:
+    core = a_core(welcomed_at=0.0, welcome=BEAT_EACH_SECOND)
+    core.submit(job(1, 0), None, 0.0, "first")
+    core.tick(0.0)
+    assert what(core.tick(1.0)) == ([Beat("c1", 5)], [])
+    core.handle(Refused("say_hello", "unknown"), 1.1)
+    assert what(core.tick(1.1)) == ([HELLO], [])
+    core.handle(WELCOME, 1.2)
+    assert what(core.tick(1.2)) == ([Jobs([job(1, 0)])], [])
+
+
+def test_no_beats_before_welcome_and_without_a_wish_one_each_second() -> None:
+    core = a_core()
+    core.connected(0.0)
+    core.submit(job(1, 0), None, 0.0, "first")
+    assert what(core.tick(0.0)) == ([HELLO], [])
+    core.handle(Welcome("b1", 0), 0.1)
+    core.tick(0.1)
+    assert core.next_deadline() == 1.1
