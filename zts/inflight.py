@@ -156,6 +156,10 @@ class Inflight:
                 out.append(entry.job._replace(timeout_ms=max(1, round((entry.deadline - now) * 1000))))
         return out
 
+    def added_until(self, at: float) -> list[int]:
+        """Return the ids of the jobs that were in flight at ``at`` already, oldest first."""
+        return [job_id for job_id, entry in self._entries.items() if entry.added_at <= at]
+
     def expired(self, now: float) -> list[int]:
         """Return the ids of jobs whose deadline has come, earliest first, each once.
 

@@ -55,6 +55,8 @@ class FakeBroker:
         self.cancelled: list[int] = []
         self.hellos: list[Hello] = []
         self.beats: list[Beat] = []
+        self.data_beats = 0
+        self.is_paused = False  # as a process that is stopped: what comes waits in the sockets
         self.requests: list[Request] = []
         self.held: list[tuple[bytes, Job]] = []
         self._known: set[tuple[str, bytes]] = set()
@@ -97,6 +99,9 @@ class FakeBroker:
         poller.register(control, zmq.POLLIN)
         self._bound.set()
         while not self._stop.is_set():
+            if self.is_paused:
+                self._stop.wait(0.01)
+                continue
             ready = dict(poller.poll(10))
             while self._outbox:
                 identity, message = self._outbox.pop(0)
@@ -135,6 +140,7 @@ class FakeBroker:
             self.cancelled += message.job_ids
         elif isinstance(message, Beat):
             self.beats.append(message)
+            self.data_beats += kind == "data"
             send(Beat(self.name, 0))
         elif isinstance(message, Request):
             self.requests.append(message)

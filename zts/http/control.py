@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from zts.clock import monotonic
 from zts.errors import BrokerUnavailable, error_from_wire
 from zts.wire.messages import Message, Reply, Request
 
 __all__ = ["Control", "ControlChannel"]
+
+# A broker that was asked already may work on it (a model may load for minutes): it gets as long as jobs do to come back.
+_SENT_WAIT_S: Final = 30.0
 
 
 class ControlChannel(Protocol):
@@ -51,16 +54,20 @@ class Control(Generic[C]):
     Args:
         channel: The control socket.
         loop: The running loop.
-        wait_s: How long a request waits while there is no broker.
+        wait_s: How long a request waits for a broker that it can be sent to.
+        sent_wait_s: How long one that was sent waits for its broker to come back.
 
     Attributes:
         is_welcome: The broker takes requests. Set to False by the link when it does not any more.
     """
 
-    def __init__(self, channel: C, loop: asyncio.AbstractEventLoop, *, wait_s: float) -> None:
+    def __init__(
+        self, channel: C, loop: asyncio.AbstractEventLoop, *, wait_s: float, sent_wait_s: float = _SENT_WAIT_S
+    ) -> None:
         self.channel = channel
         self._loop = loop
         self._wait_s = wait_s
+        self._sent_wait_s = sent_wait_s
         self._is_welcome = False
         self._away_since = monotonic()
         self._pending: dict[int, _Pending] = {}
@@ -119,7 +126,8 @@ class Control(Generic[C]):
         if self._is_welcome:
             return
         for pending in list(self._pending.values()):
-            if max(pending.added_at, self._away_since) + self._wait_s <= now and not pending.reply.done():
+            wait_s = self._sent_wait_s if pending.is_sent else self._wait_s
+            if max(pending.added_at, self._away_since) + wait_s <= now and not pending.reply.done():
                 pending.reply.set_exception(_no_broker(self.channel.address))
 
     def fail_all(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 All jobs of one tick of the loop leave in one JOBS message, or in several of 128; results come in RESULTS rows and are
 handed to their callbacks. When the broker restarts, both sockets say HELLO again and everything without an answer is
-sent again with the time that remains.
+sent again with the time that remains. A broker that was only silent goes on with what it has.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import zmq
 
 from zts.clock import monotonic, wall_time_s
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
+from zts.http.alarm import Alarm
 from zts.http.channel import Channel
 from zts.http.control import Control
 from zts.http.job_messages import MAX_ROWS, job_messages
@@ -100,9 +101,10 @@ class ZmqLink(BrokerLink):
         self._heard_at = self._away_since  # on the data connection
         self._control_heard_at = self._away_since
         self._refusal = ""
+        self._broker_id = ""  # who may still have what was sent; "": nobody
+        self._first_held = self._next_id  # this job and later ones were never sent
         self._unknown_results = 0
         self._resent_jobs = 0
-        self._expiry: asyncio.TimerHandle | None = None
         self._tick_handle: asyncio.TimerHandle | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -115,13 +117,14 @@ class ZmqLink(BrokerLink):
         self._data = Channel(self._context, self._endpoints.client, loop, self._on_data, self._on_data_link)
         control = Channel(self._context, self._endpoints.control, loop, self._on_control, self._on_control_link)
         self._control = Control(control, loop, wait_s=min(self._broker_wait_s, 5.0))
-        self._tick_handle = loop.call_later(self._heartbeat_s, self._tick)
+        self._alarm = Alarm(loop, self._expire)
+        self._plan_tick()
 
     def close(self) -> None:
         """Say GOODBYE and close the sockets; what is unanswered gets a ``no_broker`` result."""
-        for handle in (self._tick_handle, self._expiry):
-            if handle is not None:
-                handle.cancel()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        self._alarm.cancel()
         goodbye = Goodbye(self._hello.peer_id, self._hello.epoch, "stopping")
         self._data.send(goodbye)
         self._control.channel.send(goodbye)
@@ -166,7 +169,7 @@ class ZmqLink(BrokerLink):
         deadline = now + timeout_ms / 1000 + _DEADLINE_GRACE_S if timeout_ms else None
         self._inflight.add(job, deadline, now, on_result, on_chunk)
         if deadline is not None:
-            self._arm(deadline)
+            self._alarm.set(deadline)
         queue = self._queue
         queue.append(job)
         if len(queue) >= _EARLY_ROWS and self._is_welcome:
@@ -208,12 +211,21 @@ class ZmqLink(BrokerLink):
         for message in job_messages(jobs):
             self._data.send(message)
 
-    def _resend(self) -> None:
-        for entry in self._inflight.take_begun():
-            entry.waiter(error_result(entry.job.job_id, BROKEN_STREAM, BrokerUnavailable))
+    def _welcomed(self, broker_id: str) -> None:
+        """Send what this broker does not have: all that is unanswered, or only what was held back meanwhile."""
+        _log.info("broker %s takes jobs at %s", broker_id, self._endpoints.client)
+        self._is_welcome = True
+        self._refusal = ""
         jobs = self._inflight.unanswered(monotonic())
+        if broker_id == self._broker_id:
+            jobs = [job for job in jobs if job.job_id >= self._first_held]
+        else:
+            for entry in self._inflight.take_begun():
+                entry.waiter(error_result(entry.job.job_id, BROKEN_STREAM, BrokerUnavailable))
+            jobs = [job for job in jobs if job.job_id in self._inflight]
+            self._resent_jobs += len(jobs)
+        self._broker_id = broker_id
         self._queue.clear()  # all of it is in flight
-        self._resent_jobs += len(jobs)
         self._send_jobs(jobs)
 
     def _answer(self, result: Result) -> None:
@@ -223,17 +235,16 @@ class ZmqLink(BrokerLink):
         inflight = self._inflight
         take = inflight.pop
         for result in results:
-            job_id = result[0]
-            entry = take(job_id, None)
+            entry = take(result[0], None)
             if entry is None:
                 self._unknown_results += 1
                 continue
             if inflight.begun:
-                result = joined(inflight.begun.pop(job_id, None), result)
+                result = joined(inflight.begun.pop(result[0], None), result)
             try:
                 entry[3](result)  # the waiter
             except Exception:
-                _log.exception("the answer to job %d could not be passed on", job_id)
+                _log.exception("the answer to job %d could not be passed on", result[0])
         inflight.tidy()
 
     def _part(self, part: Result) -> None:
@@ -256,6 +267,7 @@ class ZmqLink(BrokerLink):
         if is_up:
             self._data.send(self._hello)
         else:
+            self._broker_id = ""
             self._lose("the broker closed the connection")
 
     def _on_control_link(self, is_up: bool) -> None:
@@ -276,11 +288,8 @@ class ZmqLink(BrokerLink):
             for row in message.rows:
                 self._part(row)
         elif isinstance(message, Welcome):
-            if not self._is_welcome:
-                _log.info("broker %s takes jobs at %s", message.broker_id, self._endpoints.client)
-            self._is_welcome = True
-            self._refusal = ""
-            self._resend()
+            if not self._is_welcome:  # else it answers a HELLO that was said more than once
+                self._welcomed(message.broker_id)
         elif isinstance(message, Refused):
             self._refused(message)
 
@@ -292,16 +301,18 @@ class ZmqLink(BrokerLink):
             if message.heartbeat_ms:
                 self._heartbeat_s = message.heartbeat_ms / 1000
             self._control.on_welcome()
+        elif isinstance(message, Refused) and message.code == "say_hello":
+            self._control.is_welcome = False
+            self._say_hello_on_control()
         elif isinstance(message, Refused):
             self._refused(message)
 
     def _refused(self, message: Refused) -> None:
         if message.code == "say_hello":
-            # It was restarted: neither socket is known there any more. Jobs wait for the next WELCOME.
+            # It gave us up, or was restarted. Jobs wait for the next WELCOME.
+            self._broker_id = ""
             self._lose("it does not know this connection")
-            self._control.is_welcome = False
             self._data.send(self._hello)
-            self._say_hello_on_control()
             return
         if message.message != self._refusal:
             _log.error("the broker refuses this HTTP server: %s (%s)", message.message, message.code)
@@ -312,19 +323,32 @@ class ZmqLink(BrokerLink):
         if self._is_welcome:
             _log.warning("no broker at %s: %s; %d jobs wait", self._endpoints.client, reason, len(self._inflight))
             self._away_since = monotonic()
+            self._first_held = self._queue[0].job_id if self._queue else self._next_id
         self._is_welcome = False
 
     # ------------------------------------------------------------ time
 
     def beat(self) -> None:
         """Send a beat with the present counters."""
-        counters = {**self._beat_counters(), **self.counters()}
         if self._control.is_welcome:
-            self._control.channel.send(Beat(self._hello.peer_id, self._hello.epoch, {"counters": counters}))
+            self._control.channel.send(self._beat())
+
+    def _beat(self) -> Beat:
+        counters = {**self._beat_counters(), **self.counters()}
+        return Beat(self._hello.peer_id, self._hello.epoch, {"counters": counters})
+
+    def _plan_tick(self) -> None:
+        self._tick_at = monotonic() + self._heartbeat_s
+        self._tick_handle = self._loop.call_later(self._heartbeat_s, self._tick)
 
     def _tick(self) -> None:
-        self._tick_handle = self._loop.call_later(self._heartbeat_s, self._tick)
         now = monotonic()
+        late_s = now - self._tick_at
+        if late_s > self._heartbeat_s:  # it was this process that stood still: nothing can be heard then
+            self._heard_at += late_s
+            self._control_heard_at += late_s
+            self._away_since += late_s
+        self._plan_tick()
         silence_s = self._heartbeat_s * self._misses
         if self._control.is_welcome and now - self._control_heard_at > silence_s:
             self._control.is_welcome = False
@@ -338,31 +362,12 @@ class ZmqLink(BrokerLink):
         self.beat()
         if self._is_welcome:
             # Each connection is judged by what comes over it, at both ends.
-            self._data.send(Beat(self._hello.peer_id, self._hello.epoch))
+            self._data.send(self._beat())
         self._control.expire(now)
-        if not self._is_welcome:
-            self._fail(self._waited_too_long(now), self._no_broker_text())
-
-    def _waited_too_long(self, now: float) -> list[int]:
-        out = []
-        for job in self._inflight.unanswered(now):
-            entry = self._inflight.get(job.job_id)
-            if entry is not None and max(entry.added_at, self._away_since) + self._broker_wait_s <= now:
-                out.append(job.job_id)
-        return out
-
-    def _arm(self, deadline: float) -> None:
-        if self._expiry is not None:
-            if self._expiry.when() <= self._expiry_time(deadline):
-                return
-            self._expiry.cancel()
-        self._expiry = self._loop.call_at(self._expiry_time(deadline), self._expire)
-
-    def _expiry_time(self, deadline: float) -> float:
-        return self._loop.time() + max(0.0, deadline - monotonic())
+        if not self._is_welcome and self._away_since + self._broker_wait_s <= now:
+            self._fail(self._inflight.added_until(now - self._broker_wait_s), self._no_broker_text())
 
     def _expire(self) -> None:
-        self._expiry = None
         for job_id in self._inflight.expired(monotonic()):
             entry = self._inflight.get(job_id)
             if entry is None:
@@ -376,7 +381,7 @@ class ZmqLink(BrokerLink):
                 self._fail([job_id], self._no_broker_text())
         following = self._inflight.next_deadline()
         if following is not None:
-            self._arm(following)
+            self._alarm.set(following)
 
     def _no_broker_text(self) -> str:
         why = self._refusal or "nothing answers there"
