@@ -119,7 +119,12 @@ class FastServer:
         return head
 
     def _sweep(self) -> None:
-        self.now = now = self.loop.time()
+        before, self.now = self.now, self.loop.time()
+        now = self.now
+        late_s = now - before - self._sweep_s
+        if late_s > self._sweep_s:  # it was this process that stood still: what clients sent meanwhile is not read yet
+            for connection in self.connections:
+                connection.deadline += late_s
         self._sweep_handle = self.loop.call_later(self._sweep_s, self._sweep)
         for connection in [row for row in self.connections if row.deadline <= now]:
             try:

@@ -66,8 +66,14 @@ class TlsDoor:
             self._wait(connection, self._look, _PATIENCE_S)
 
     def _wait(self, connection: socket.socket, on_readable: Callable[[socket.socket], None], limit_s: float) -> None:
-        self._waiting[connection] = self._loop.call_later(limit_s, self._drop, connection)
+        self._waiting[connection] = self._loop.call_later(limit_s, self._too_late, connection, on_readable)
         self._loop.add_reader(connection.fileno(), on_readable, connection)
+
+    def _too_late(self, connection: socket.socket, on_readable: Callable[[socket.socket], None]) -> None:
+        timer = self._waiting[connection]
+        on_readable(connection)  # it may have sent something while this process stood still
+        if self._waiting.get(connection) is timer:
+            self._drop(connection)
 
     def _leave(self, connection: socket.socket) -> None:
         self._waiting.pop(connection).cancel()
