@@ -20,6 +20,7 @@ import zmq
 
 from zts.config import check_ipc_path
 from zts.errors import ConfigError, ServerError
+from zts.keepalive import keep_alive
 from zts.settings import Endpoints
 from zts.wire.frames import MAX_BODY_BYTES
 from zts.wire.messages import Body
@@ -38,10 +39,6 @@ __all__ = [
 CLIENT_HWM: Final = 10_000
 # Events that a slow subscriber may be behind before it misses some.
 _EVENT_HWM: Final = 10_000
-# A TCP peer that vanished without a FIN is noticed after this.
-_TCP_BEAT_MS: Final = 5_000
-_TCP_SILENCE_MS: Final = 20_000
-
 
 # Plain numbers: an operation on zmq's enumerations costs a microsecond.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -161,11 +158,9 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> 
         made.set(zmq.RCVHWM, 0)
         made.set(zmq.ROUTER_MANDATORY, 1)
         made.set(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
-    if endpoint.startswith("tcp://"):
-        made.set(zmq.HEARTBEAT_IVL, _TCP_BEAT_MS)
-        made.set(zmq.HEARTBEAT_TIMEOUT, _TCP_SILENCE_MS)
-        if "[" in endpoint:
-            made.set(zmq.IPV6, 1)
+    keep_alive(made, endpoint)
+    if endpoint.startswith("tcp://") and "[" in endpoint:
+        made.set(zmq.IPV6, 1)
     path = _ipc_path(endpoint)
     if path:
         _free_ipc_path(path, name)

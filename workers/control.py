@@ -19,6 +19,7 @@ import zmq
 
 from zts.clock import monotonic
 from zts.errors import RemoteProtocolError
+from zts.keepalive import keep_alive
 from zts.lifecycle import WorkerEvent, WorkerState
 from zts.wire import codec
 from zts.wire import messages as m
@@ -146,6 +147,7 @@ class ControlThread:
         # Nothing is queued for a broker that is not there: a new one would be met by a heap of old beats.
         socket.immediate = 1
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
+        keep_alive(socket, self._options.control_endpoint)
         socket.connect(self._options.control_endpoint)
         exit_code: int | None = None
         try:

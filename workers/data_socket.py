@@ -14,6 +14,7 @@ from typing import Final
 import zmq
 
 from zts.clock import monotonic
+from zts.keepalive import keep_alive
 from zts.wire.frames import MAX_EXTRA_FRAMES
 from zts.wire.messages import Body
 
@@ -56,6 +57,7 @@ class DataSocket:
         self._poll = select.poll()
         for fd in self._fds:
             self._poll.register(fd, select.POLLIN)
+        keep_alive(self._socket, endpoint)
         self._socket.connect(endpoint)
 
     def close(self, *, flush: bool) -> None:

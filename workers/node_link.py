@@ -9,6 +9,7 @@ from typing import Final
 import zmq
 
 from zts.errors import RemoteProtocolError
+from zts.keepalive import keep_alive
 from zts.wire import codec
 from zts.wire import messages as m
 
@@ -39,6 +40,7 @@ class BrokerLink:
         # Nothing is queued for a broker that is not there: a new one would be met by a heap of old messages.
         self.socket.immediate = 1
         self.socket.reconnect_ivl, self.socket.reconnect_ivl_max = 50, 1000
+        keep_alive(self.socket, endpoint)
         self.socket.connect(endpoint)
         self._hello = hello
         self._silence_s = silence_s

@@ -17,6 +17,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from zts.errors import ConfigError, RemoteProtocolError
+from zts.keepalive import keep_alive
 from zts.wire import codec
 from zts.wire.messages import Body, Message
 
@@ -51,10 +52,7 @@ class Connection:
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
-        if address.startswith("tcp:"):
-            # Half-open TCP connections are noticed by libzmq; ipc has none.
-            self.socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-            self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        keep_alive(self.socket, address)
         self.monitor: zmq.Socket[bytes] = self.socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )

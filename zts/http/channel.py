@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import zmq
 
 from zts.errors import BrokerUnavailable, RemoteProtocolError
+from zts.keepalive import keep_alive
 from zts.wire.codec import decode, encode
 from zts.wire.messages import Message
 
@@ -26,7 +27,6 @@ _log = logging.getLogger("zts.http.channel")
 _MAX_PER_WAKE: Final = 64
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 1000
-_TCP_HEARTBEAT_MS: Final = 5000
 # Plain numbers: operators on pyzmq's enums cost more than the calls they are for.
 _EVENTS: Final = int(zmq.EVENTS)
 _RCVMORE: Final = int(zmq.RCVMORE)
@@ -77,8 +77,7 @@ class Channel:
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS),
         ):
             self._socket.setsockopt(option, value)
-        if address.startswith("tcp:"):
-            self._socket.setsockopt(zmq.HEARTBEAT_IVL, _TCP_HEARTBEAT_MS)
+        keep_alive(self._socket, address)
         try:
             self._socket.connect(address)
         except zmq.ZMQError as exc:

@@ -12,7 +12,7 @@ from zts.wire.messages import Message, Reply, Request
 
 __all__ = ["Control", "ControlChannel"]
 
-# A broker that was asked already may work on it (a model may load for minutes): it gets as long as jobs do to come back.
+# A broker that was asked already may be at it (a model may load for minutes): it gets as long as jobs give it.
 _SENT_WAIT_S: Final = 30.0
 
 

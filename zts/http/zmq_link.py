@@ -98,8 +98,9 @@ class ZmqLink(BrokerLink):
         self._flush_is_due = False
         self._is_welcome = False
         self._away_since = monotonic()
-        self._heard_at = self._away_since  # on the data connection
-        self._control_heard_at = self._away_since
+        # On either connection: a large body may hold up what is said behind it. Whether a connection still stands is
+        # its own affair.
+        self._heard_at = self._away_since
         self._refusal = ""
         self._broker_id = ""  # who may still have what was sent; "": nobody
         self._first_held = self._next_id  # this job and later ones were never sent
@@ -294,7 +295,7 @@ class ZmqLink(BrokerLink):
             self._refused(message)
 
     def _on_control(self, message: Message) -> None:
-        self._control_heard_at = monotonic()
+        self._heard_at = monotonic()
         if isinstance(message, Reply):
             self._control.on_reply(message)
         elif isinstance(message, Welcome):
@@ -346,13 +347,10 @@ class ZmqLink(BrokerLink):
         late_s = now - self._tick_at
         if late_s > self._heartbeat_s:  # it was this process that stood still: nothing can be heard then
             self._heard_at += late_s
-            self._control_heard_at += late_s
             self._away_since += late_s
         self._plan_tick()
-        silence_s = self._heartbeat_s * self._misses
-        if self._control.is_welcome and now - self._control_heard_at > silence_s:
+        if self._is_welcome and now - self._heard_at > self._heartbeat_s * self._misses:
             self._control.is_welcome = False
-        if self._is_welcome and now - self._heard_at > silence_s:
             self._lose(f"nothing heard for {now - self._heard_at:.1f} s")
         # A HELLO may have met a broker that was about to end: repeat it until there is a WELCOME.
         if not self._is_welcome and self._data.is_up:
@@ -361,8 +359,7 @@ class ZmqLink(BrokerLink):
             self._say_hello_on_control()
         self.beat()
         if self._is_welcome:
-            # Each connection is judged by what comes over it, at both ends.
-            self._data.send(self._beat())
+            self._data.send(self._beat())  # a broker that does not know this connection (any more) says so
         self._control.expire(now)
         if not self._is_welcome and self._away_since + self._broker_wait_s <= now:
             self._fail(self._inflight.added_until(now - self._broker_wait_s), self._no_broker_text())
