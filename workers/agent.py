@@ -62,7 +62,6 @@ class _Place:
     epoch: int = 0
     pid: int = 0
     gpu_id: int | None = None
-    placed: bool = False
     started_at: float = 0.0
     due: float = _NEVER  # next start, or the kill of one that does not leave
     last_report: StateReport | None = None
@@ -182,7 +181,10 @@ class Agent:
             self._forgotten.discard((slot.spec.name, slot.spec.version))
             place = self._places.get(slot.worker_id)
             if place is None:
-                self._places[slot.worker_id] = place = _Place(slot=slot, record=self._new_record(slot.spec))
+                # The device is chosen here and not when the archive is ready: that order is chance.
+                gpu_id = self._placement.assign(slot.spec)
+                place = _Place(slot=slot, record=self._new_record(slot.spec), gpu_id=gpu_id)
+                self._places[slot.worker_id] = place
                 self._try_start(place, now)
             else:
                 self._renew(place, slot, now)
@@ -265,9 +267,6 @@ class Agent:
                 self._preparing.add(key)
                 self._actions.append(ev.PrepareModel(spec))
             return
-        if not place.placed:
-            place.gpu_id = self._placement.assign(spec)
-            place.placed = True
         place.epoch = self._next_epoch(place)
         place.phase = _Phase.STARTING
         place.kill_reason = ""
@@ -372,8 +371,7 @@ class Agent:
 
     def _forget_place(self, place: _Place, reason: str, detail: Mapping[str, Any]) -> None:
         self._report(place, WorkerEvent.EXITED, reason, detail)
-        if place.placed:
-            self._placement.release(place.gpu_id)
+        self._placement.release(place.gpu_id)
         del self._places[place.slot.worker_id]
         self._remove_forgotten(place.slot.spec.name, place.slot.spec.version)
 

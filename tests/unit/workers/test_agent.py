@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -291,3 +292,17 @@ def test_restarted_worker_keeps_its_gpu_and_a_removed_one_frees_it() -> None:
     agent.handle(ev.ProcessExited("9001", E0, KILLED), 2.0)
     agent.handle(desire("9000", "9002", generation=3), 3.0)
     assert agent.devices() == {"9000": 0, "9002": 1}
+
+
+def test_devices_follow_the_list_and_not_whose_archive_is_ready_first() -> None:
+    names = ("a", "b", "c")
+    slots = [ev.Slot(str(9000 + number), spec(name=name, url=name)) for number, name in enumerate(names)]
+    for order in itertools.permutations(names):
+        agent = make(placement=Placement(2))
+        agent.handle(ev.DesireArrived(1, slots), 0.0)
+        started: dict[str, int | None] = {}
+        for name in order:
+            for action in agent.handle(ev.ModelPrepared(name, "1.0", name, "/d"), 1.0):
+                assert isinstance(action, ev.StartProcess)
+                started[action.worker_id] = action.gpu_id
+        assert started == {"9000": 0, "9001": 1, "9002": 0}
