@@ -143,7 +143,7 @@ class Requests:
         if reply.status >= 400:
             self._state.reply(connection, request.request_id, reply.status, reply.body)
         else:
-            effect = partial(self._take_prepared, connection, request, reply.body)
+            effect = partial(self._take_prepared, connection, request, reply.body, node_id)
         self._state.start_order.decide(connection, request.request_id, effect, now)
         self._give_time(connection, now)
 
@@ -156,11 +156,31 @@ class Requests:
                 if request.request_id in waiting:
                     self._state.deadlines.set(("pending", pending.request_id), now + _prepare_s(request))
 
-    def _take_prepared(self, connection: bytes, request: Request, body: Mapping[str, Any], now: float) -> None:
+    def _take_prepared(
+        self, connection: bytes, request: Request, body: Mapping[str, Any], node_id: str, now: float
+    ) -> None:
+        raw, count = body.get("spec"), body.get("workers", 0)
+        entry = None
         try:
-            self._prepared(connection, request, body, now)
+            if not isinstance(raw, dict) or type(count) is not int or count < 0:
+                raise ServerError("The node agent's answer about the model is not understood.")
+            at_startup = _flag(request.args, "at_startup", default=False)
+            # A broker that was killed may have written it down before its reply.
+            may_be_known = at_startup or _flag(request.args, "resent", default=False)
+            entry = self._models.register(
+                ModelSpec.from_map(raw),
+                count,
+                may_be_known=may_be_known,
+                at_startup=at_startup,
+                snapshot=request.args.get("snapshot"),
+            )
         except ZtsError as error:
             self._state.reply_error(connection, request.request_id, error)
+        unused = raw.get("registration") if isinstance(raw, dict) else None
+        if isinstance(unused, str) and (entry is None or entry.spec.registration != unused):
+            self._nodes.forget_files(unused, [node_id])
+        if entry is not None:
+            self._reply_registered(connection, request, entry, now)
 
     def node_left(self, pending: Pending, reason: str, now: float) -> None:
         """Ask another node, or the same when it is back; one that two nodes did not survive is given up."""
@@ -190,37 +210,15 @@ class Requests:
         self._state.pending.pop(pending.request_id, None)
         self._state.deadlines.drop(("pending", pending.request_id))
 
-    def _prepared(self, connection: bytes, request: Request, body: Mapping[str, Any], now: float) -> None:
-        raw, count = body.get("spec"), body.get("workers", 0)
-        if not isinstance(raw, dict) or type(count) is not int or count < 0:
-            raise ServerError("The node agent's answer about the model is not understood.")
-        spec = ModelSpec.from_map(raw)
+    def _reply_registered(self, connection: bytes, request: Request, entry: Version, now: float) -> None:
         at_startup = _flag(request.args, "at_startup", default=False)
-        if at_startup and "snapshot" not in request.args:
-            spec = replace(spec, loaded_at_startup=True)
-        minimum = spec.min_workers or count
-        entry = self._state.find(spec.name, spec.version)
-        # A broker that was killed may have written it down before its reply.
-        is_known = at_startup or _flag(request.args, "resent", default=False)
-        if entry is None or not (is_known and entry.spec.url == spec.url):
-            entry = self._models.add(spec, minimum, max(minimum, spec.max_workers))
-            if at_startup and self._is_meant_as_default(request.args, spec):
-                self._models.set_default(spec.name, spec.version)
         synchronous = _flag(request.args, "synchronous", default=True)
         if entry.target and synchronous:
-            wait_s = spec.startup_timeout_s + START_SLACK_S
+            wait_s = entry.spec.startup_timeout_s + START_SLACK_S
             self._wait(Wait(connection, request.request_id, "register", entry, keep=at_startup), now + wait_s)
             return
         reply = _registered(entry, synchronous)
         self._state.reply(connection, request.request_id, 202 if entry.target else 200, reply)
-
-    def _is_meant_as_default(self, args: Mapping[str, Any], spec: ModelSpec) -> bool:
-        """Whether the snapshot or the configuration key ``models`` says ``"defaultVersion": true``."""
-        entry = args.get("snapshot")
-        if entry is None:
-            versions = self._state.settings.models.get(spec.name)
-            entry = versions.get(spec.version) if isinstance(versions, Mapping) else None
-        return isinstance(entry, Mapping) and entry.get("defaultVersion") is True
 
     # ------------------------------------------------------------ the other verbs
 
@@ -288,7 +286,7 @@ class Requests:
                 body = _scaled(entry) if wait.kind == "scale" else _registered(entry, True)
                 self._done(wait, 200, body)
         if entry.removed and not entry.workers:
-            self._forget_archive(entry)
+            self._nodes.forget_files(entry.spec.files_id, list(self._state.nodes))
 
     def too_late(self, wait: Wait, now: float) -> None:
         """Answer somebody whose wait took too long."""
@@ -325,12 +323,6 @@ class Requests:
     def _drop(self, wait: Wait) -> None:
         wait.version.waits.remove(wait)
         self._state.deadlines.drop(("wait", wait))
-
-    def _forget_archive(self, entry: Version) -> None:
-        spec = entry.spec
-        if self._state.find(spec.name, spec.version) is None:
-            for node in self._state.nodes.values():
-                self._state.ask(node, "model.forget", 0, {"name": spec.name, "version": spec.version})
 
 
 def _prepare_s(request: Request) -> float:
