@@ -206,3 +206,72 @@ def test_nothing_outside_the_store_is_read_and_the_store_has_all_forms(store: Pa
     assert ask(url="plain", handler="h.py").spec.name == "plain"
     missing = ask(url="plain").error
     assert (missing.http_status, missing.type_name) == (400, "InvalidModelException")
+
+
+def test_what_the_operator_wrote_is_taken_at_its_word_and_the_same_of_a_request_is_not(
+    web: tuple[str, Path], store: Path, tmp_path: Path, ask: Any
+) -> None:
+    folder = tmp_path / "opt" / "ml" / "model"
+    folder.mkdir(parents=True)
+    (folder / "code.py").write_text("def handle(data, context): return data")
+    outside = archive(tmp_path / "opt" / "x.mar", "outside")
+    (tmp_path / "link").symlink_to(outside)
+    by_operator = {
+        str(folder): ("model", str(folder)),
+        f"{folder}/": ("model", str(folder)),
+        f"{folder}/../model": ("model", str(folder)),
+        str(outside): ("outside", None),
+        str(tmp_path / "link"): ("outside", None),
+    }
+    for url, (name, model_dir) in by_operator.items():
+        refused = ask(url=url, handler="code:handle").error
+        assert refused is not None and refused.http_status == 404, url
+        prepared = ask(url=url, handler="code:handle", at_startup=True)
+        assert prepared.spec.name == name
+        assert model_dir is None or prepared.model_dir == model_dir  # a folder is served in place
+        # The agent finds it again when its files are lost.
+        ask.models.remove(prepared.spec.files_id)
+        ask.models.fetch("again", prepared.spec)
+        (again,) = ask.take(1)
+        assert again.error is None and (model_dir is None or again.model_dir == model_dir)
+    for url in ("/nowhere/x.mar", "/dev/null", "../opt/x.mar", "x/../../opt/x.mar"):
+        error = ask(url=url, at_startup=True).error
+        assert error is not None and error.http_status == 404, url
+
+
+def test_the_list_of_allowed_addresses_is_for_requests(web: tuple[str, Path], store: Path, tmp_path: Path) -> None:
+    runtime_dir = str(tmp_path / "run")
+    done = threading.Semaphore(0)
+    settings = Settings(
+        runtime_dir=runtime_dir,
+        endpoints=Endpoints.in_folder(runtime_dir),
+        model_store=str(store),
+        allowed_urls=("https://elsewhere/.*",),
+    )
+    models = ModelStore(settings, gpu_count=0, wake=done.release)
+    asked: list[dict[str, Any]] = [{}, {"at_startup": True}, {"resent": True, "model_name": "two"}]
+    out = []
+    for args in asked:
+        models.prepare("t", {"url": f"{web[0]}/m.mar", **args})
+        assert done.acquire(timeout=20)
+        out += models.take()
+    models.close()
+    assert [prepared.error.http_status if prepared.error else 200 for prepared in out] == [404, 200, 404]
+
+
+@pytest.mark.parametrize(
+    ("file", "by_operator", "name"),
+    [
+        ("my-model.mar", True, "my_model"),
+        ("my.model_2.0.mar", True, "my_model_2_0"),
+        ("my-tar.tar.gz", True, "my_tar_tar_gz"),
+        ("my-model.mar", False, "my-model"),
+        ("my-tar.tar.gz", False, "my-tar"),
+    ],
+)
+def test_an_archive_that_says_no_name_has_torchserves_at_a_start_else_its_files(
+    store: Path, ask: Any, file: str, by_operator: bool, name: str
+) -> None:
+    with zipfile.ZipFile(store / file, "w") as bare:
+        bare.writestr("h.py", "def handle(data, context): return data")
+    assert ask(url=file, handler="h", at_startup=by_operator).spec.name == name

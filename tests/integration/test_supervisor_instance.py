@@ -149,14 +149,43 @@ def test_models_of_the_start(tmp_path: Path) -> None:
     (tmp_path / "folder" / "MAR-INF").mkdir(parents=True)
     (tmp_path / "folder" / "MAR-INF" / "MANIFEST.json").write_text("{}")
     (tmp_path / "other").mkdir()
+    (tmp_path / ".hidden.mar").touch()
+    (tmp_path / ".folder" / "MAR-INF").mkdir(parents=True)
+    (tmp_path / ".folder" / "MAR-INF" / "MANIFEST.json").write_text("{}")
     everything = [StartupModel("", name) for name in ("a.tgz", "b.mar", "c.model", "d.tar.gz", "folder")]
     assert startup_models(["ALL"], str(tmp_path)) == everything
     assert startup_models([" b.mar", "n=c.model", "none", "", "b.mar"], str(tmp_path)) == [
         StartupModel("", "b.mar"),
         StartupModel("n", "c.model"),
     ]
+    bare = startup_models(["all"], str(tmp_path), takes_bare_folders=True)
+    assert bare == [*everything, StartupModel("", "other")]
     assert startup_models(["https://h/m.mar?v=1"], "") == [StartupModel("", "https://h/m.mar?v=1")]
     assert startup_models(["all"], "") == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "url"),
+    [
+        ("model=/opt/ml/model", "model", "/opt/ml/model"),
+        ("weird name-x.y = m.mar", "weird name-x.y", "m.mar"),
+        ("org/m=m.mar", "org/m", "m.mar"),
+        ("a:b=m.mar", "a:b", "m.mar"),
+        ("q?x=m.mar", "q?x", "m.mar"),
+        ("n=https://h/m.mar?v=1", "n", "https://h/m.mar?v=1"),
+        ("HTTPS://h/m.mar?v=1", "", "HTTPS://h/m.mar?v=1"),
+        ("file:///a=b/m.mar", "", "file:///a=b/m.mar"),
+        ("/srv/a=b/m.mar", "", "/srv/a=b/m.mar"),
+        ("n=/srv/a=b/m.mar", "n", "/srv/a=b/m.mar"),
+        ("=m.mar", "", "m.mar"),
+    ],
+)
+def test_name_and_place_of_an_entry(entry: str, name: str, url: str) -> None:
+    assert startup_models([entry], "") == [StartupModel(name, url)]
+
+
+def test_an_entry_without_a_place_is_none() -> None:
+    assert startup_models(["m=", " "], "") == []
 
 
 def register(control: FakeControl, *models: StartupModel) -> None:

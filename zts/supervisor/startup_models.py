@@ -79,7 +79,9 @@ def models_of_start(settings: Settings) -> list[StartupModel]:
     """Return what a start registers: the models of the snapshot if there is one, else ``load_models``."""
     if settings.model_snapshot:
         return restored_models(settings.model_snapshot)
-    return startup_models(settings.load_models, settings.model_store)
+    return startup_models(
+        settings.load_models, settings.model_store, takes_bare_folders=bool(settings.default_service_handler)
+    )
 
 
 def restored_models(snapshot: Mapping[str, Any]) -> list[StartupModel]:
@@ -91,36 +93,39 @@ def restored_models(snapshot: Mapping[str, Any]) -> list[StartupModel]:
     ]
 
 
-def startup_models(entries: Sequence[str], model_store: str) -> list[StartupModel]:
+def startup_models(entries: Sequence[str], model_store: str, *, takes_bare_folders: bool = False) -> list[StartupModel]:
     """Return the models that ``load_models`` means: ``file``, ``name=file``, ``all`` or ``none`` (any case).
 
-    ``all`` is every archive of the store and every folder of it with ``MAR-INF/MANIFEST.json``, by name.
+    ``all`` is every archive of the store and every folder of it with ``MAR-INF/MANIFEST.json``, by name, hidden ones
+    left out; with ``takes_bare_folders`` (a default handler is configured) folders without a manifest, too.
     """
     out: list[StartupModel] = []
     for entry in (raw.strip() for raw in entries):
         if not entry or entry.lower() == "none":
             continue
         if entry.lower() == "all":
-            out += [StartupModel("", name) for name in _whole_store(model_store)]
+            out += [StartupModel("", name) for name in _whole_store(model_store, takes_bare_folders)]
             continue
         name, equals, url = entry.partition("=")
-        # An address may hold a '=' of its own: only what could be a name counts as one.
-        if equals and not any(sign in name for sign in "/:?"):
+        # An address or a path from the root may hold a '=' of its own.
+        if equals and not re.match(r"/|(https?|file)://", entry, re.IGNORECASE):
             out.append(StartupModel(name.strip(), url.strip()))
         else:
             out.append(StartupModel("", entry))
-    return list(dict.fromkeys(out))
+    return [model for model in dict.fromkeys(out) if model.url]
 
 
-def _whole_store(model_store: str) -> list[str]:
+def _whole_store(model_store: str, takes_bare_folders: bool) -> list[str]:
     folder = Path(model_store)
     if not model_store or not folder.is_dir():
         return []
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if (path.is_file() and path.name.endswith(ARCHIVE_SUFFIXES)) or (path / "MAR-INF" / "MANIFEST.json").is_file()
-    )
+
+    def is_model(path: Path) -> bool:
+        if path.is_dir():
+            return takes_bare_folders or (path / "MAR-INF" / "MANIFEST.json").is_file()
+        return path.is_file() and path.name.endswith(ARCHIVE_SUFFIXES)
+
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and is_model(path))
 
 
 def register_models(
