@@ -160,7 +160,9 @@ class Fleet:
         """Put right everything that follows from what changed in this event."""
         state = self._state
         while state.changed_versions:
-            version, _ = state.changed_versions.popitem()
+            # Oldest first: worker ids are given out here.
+            version = next(iter(state.changed_versions))
+            del state.changed_versions[version]
             self._models.settle(version, now)
             self._requests.check(version, now)
         if state.changed_nodes:
@@ -368,10 +370,10 @@ class Fleet:
                 wait: Wait = key
                 self._requests.too_late(wait, now)
             elif kind == "pending":
-                self._requests.timed_out(key)
+                self._requests.timed_out(key, now)
             elif kind == "grace":
                 self._state.awaited_nodes.clear()
                 self._nodes.all_changed()
             elif kind == "nodes":
-                self._requests.no_node_came()
+                self._requests.no_node_came(now)
                 self._nodes.all_changed()

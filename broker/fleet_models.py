@@ -7,6 +7,7 @@ much, and tells the scheduler how many workers it may expect.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from zts.broker.events import DefaultChanged, ModelAdded, ModelChanged, ModelRemoved, WorkersExpected
@@ -52,6 +53,38 @@ class Models:
         return name in self._state.models
 
     # ------------------------------------------------------------ registering and removing
+
+    def register(
+        self, spec: ModelSpec, workers: int, *, may_be_known: bool, at_startup: bool, snapshot: object
+    ) -> Version:
+        """Register what a node has prepared, with ``workers`` workers unless it says, and return the version.
+
+        Args:
+            spec: What the node made of archive and request.
+            workers: How many it wants at first.
+            may_be_known: A version of the same url that is there already is that of this very request.
+            at_startup: It is of the start: ``"defaultVersion": true`` counts.
+            snapshot: TorchServe's fields of a model that a start restores; else None.
+
+        Raises:
+            Conflict: If it is registered already.
+        """
+        if at_startup and snapshot is None:
+            spec = replace(spec, loaded_at_startup=True)
+        known = self._state.find(spec.name, spec.version)
+        if known is not None and may_be_known and known.spec.url == spec.url:
+            return known
+        least = spec.min_workers or workers
+        entry = self.add(spec, least, max(least, spec.max_workers))
+        if at_startup and self._is_meant_as_default(spec, snapshot):
+            self.set_default(spec.name, spec.version)
+        return entry
+
+    def _is_meant_as_default(self, spec: ModelSpec, snapshot: object) -> bool:
+        if snapshot is None:
+            versions = self._state.settings.models.get(spec.name)
+            snapshot = versions.get(spec.version) if isinstance(versions, Mapping) else None
+        return isinstance(snapshot, Mapping) and snapshot.get("defaultVersion") is True
 
     def add(self, spec: ModelSpec, min_workers: int, max_workers: int, *, managed: bool = True) -> Version:
         """Register a version; the first one of a name is its default.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from zts.broker.fleet_failures import NODE_GONE
@@ -160,6 +160,13 @@ class Nodes:
             state.generation += 1
             state.send(node.connection, Desire(state.generation, slots))
         state.changed_nodes.clear()
+
+    def forget_files(self, files_id: str, node_ids: Iterable[str]) -> None:
+        """Let nodes delete the unpacked files of a registration that is no more, or came to nothing."""
+        for node_id in node_ids:
+            node = self._state.nodes.get(node_id)
+            if node is not None and files_id:
+                self._state.ask(node, "model.forget", 0, {"files_id": files_id})
 
     # ------------------------------------------------------------ going
 

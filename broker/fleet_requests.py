@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from zts.broker.fleet_models import Models
 from zts.broker.fleet_nodes import Nodes
+from zts.broker.fleet_order import Effect
 from zts.broker.fleet_state import FleetState, Node, Pending, Version, Wait
 from zts.broker.fleet_views import Views
 from zts.errors import (
@@ -25,6 +27,7 @@ from zts.errors import (
     ZtsError,
 )
 from zts.registry import ModelSpec
+from zts.wire.frames import Role
 from zts.wire.messages import Reply, Request
 
 __all__ = ["PREPARE_TIMEOUT_S", "Requests"]
@@ -35,6 +38,8 @@ PREPARE_TIMEOUT_S: Final = 900.0
 PREPARE_TRIES: Final = 2
 # What starting may take beside loading: placing, forking, importing.
 START_SLACK_S: Final = 30.0
+# Arguments of models.register that come from the command line and the configuration, never from REST.
+OPERATORS_ARGS: Final = frozenset({"at_startup", "snapshot"})
 
 _Verb = Callable[[bytes, Request, float], None]
 
@@ -48,7 +53,7 @@ class Requests:
         self._nodes = nodes
         self._views = views
         self._verbs: dict[str, _Verb] = {
-            "models.register": self._register,
+            "models.register": self._register_asked,
             "models.list": lambda c, r, now: self._answer(c, r, views.models()),
             "models.describe": self._describe,
             "models.scale": self._scale,
@@ -74,10 +79,24 @@ class Requests:
 
     # ------------------------------------------------------------ register
 
-    def _register(self, connection: bytes, request: Request, now: float, tries: int = 0) -> None:
+    def _register_asked(self, connection: bytes, request: Request, now: float) -> None:
         if not _text(request.args, "url") and "url" not in request.args:
             raise BadRequest("Parameter url is required.")
         _flag(request.args, "synchronous", default=True)
+        peer = self._state.peers.get(connection)
+        if peer is None or peer.role != Role.ADMIN:
+            # What only the operator may say; REST passes none of it on, and nobody else gets it past here either.
+            kept = {key: value for key, value in request.args.items() if key not in OPERATORS_ARGS}
+            request = replace(request, args=kept)
+        if _flag(request.args, "at_startup", default=False):
+            self._state.start_order.enter(connection, request.request_id)
+        try:
+            self._register(connection, request, now)
+        except ZtsError:
+            self._state.start_order.decide(connection, request.request_id, None, now)
+            raise
+
+    def _register(self, connection: bytes, request: Request, now: float, tries: int = 0) -> None:
         node = self._nodes.fewest()
         if node is not None:
             self._prepare(node, connection, request, now, tries + 1)
@@ -92,14 +111,19 @@ class Requests:
         for connection, request, tries in homeless:
             self._register(connection, request, now, tries)
 
-    def no_node_came(self) -> None:
+    def no_node_came(self, now: float) -> None:
         """Refuse registrations that waited for a node in vain."""
         homeless, self._state.homeless = self._state.homeless, []
         for connection, request, _ in homeless:
-            self._state.reply_error(connection, request.request_id, _no_node())
+            self._refuse(connection, request, _no_node(), now)
+
+    def _refuse(self, connection: bytes, request: Request, error: ZtsError, now: float) -> None:
+        """Answer a registration that cannot be; those of a start that wait behind it go on."""
+        self._state.reply_error(connection, request.request_id, error)
+        self._state.start_order.decide(connection, request.request_id, None, now)
 
     def _prepare(self, node: Node, connection: bytes, request: Request, now: float, tries: int) -> None:
-        timeout_s = request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
+        timeout_s = _prepare_s(request)
         args = request.args if tries == 1 else {**request.args, "resent": True}
         pending = self._state.ask(node, "model.prepare", int(timeout_s * 1000), args)
         pending.asker, pending.tries = (connection, request), tries
@@ -115,60 +139,82 @@ class Requests:
         if pending.asker is None:
             return
         connection, request = pending.asker
+        effect: Effect | None = None
         if reply.status >= 400:
             self._state.reply(connection, request.request_id, reply.status, reply.body)
-            return
+        else:
+            effect = partial(self._take_prepared, connection, request, reply.body, node_id)
+        self._state.start_order.decide(connection, request.request_id, effect, now)
+        self._give_time(connection, now)
+
+    def _give_time(self, connection: bytes, now: float) -> None:
+        """Count the time of what else this start has prepared anew: a node works off its orders a few at a time."""
+        waiting = set(self._state.start_order.waiting(connection))
+        for pending in self._state.pending.values() if waiting else ():
+            if pending.asker is not None and pending.asker[0] == connection:
+                request = pending.asker[1]
+                if request.request_id in waiting:
+                    self._state.deadlines.set(("pending", pending.request_id), now + _prepare_s(request))
+
+    def _take_prepared(
+        self, connection: bytes, request: Request, body: Mapping[str, Any], node_id: str, now: float
+    ) -> None:
+        raw, count = body.get("spec"), body.get("workers", 0)
+        entry = None
         try:
-            self._prepared(connection, request, reply.body, now)
+            if not isinstance(raw, dict) or type(count) is not int or count < 0:
+                raise ServerError("The node agent's answer about the model is not understood.")
+            at_startup = _flag(request.args, "at_startup", default=False)
+            # A broker that was killed may have written it down before its reply.
+            may_be_known = at_startup or _flag(request.args, "resent", default=False)
+            entry = self._models.register(
+                ModelSpec.from_map(raw),
+                count,
+                may_be_known=may_be_known,
+                at_startup=at_startup,
+                snapshot=request.args.get("snapshot"),
+            )
         except ZtsError as error:
             self._state.reply_error(connection, request.request_id, error)
+        unused = raw.get("registration") if isinstance(raw, dict) else None
+        if isinstance(unused, str) and (entry is None or entry.spec.registration != unused):
+            self._nodes.forget_files(unused, [node_id])
+        if entry is not None:
+            self._reply_registered(connection, request, entry, now)
 
     def node_left(self, pending: Pending, reason: str, now: float) -> None:
         """Ask another node, or the same when it is back; one that two nodes did not survive is given up."""
         if pending.asker is None or pending.tries >= PREPARE_TRIES:
-            self.unanswered(pending, f"the node agent that prepared it went away ({reason}).")
+            self.unanswered(pending, f"the node agent that prepared it went away ({reason}).", now)
             return
         self._forget(pending)
         connection, request = pending.asker
         try:
             self._register(connection, request, now, pending.tries)
         except ZtsError as error:
-            self._state.reply_error(connection, request.request_id, error)
+            self._refuse(connection, request, error, now)
 
-    def unanswered(self, pending: Pending, why: str) -> None:
+    def unanswered(self, pending: Pending, why: str, now: float) -> None:
         """Answer the asker behind a request that its node will not answer."""
         self._forget(pending)
         if pending.asker is not None:
-            connection, request = pending.asker
-            self._state.reply_error(connection, request.request_id, ServerError(f"The model was not registered: {why}"))
+            self._refuse(*pending.asker, ServerError(f"The model was not registered: {why}"), now)
 
-    def timed_out(self, request_id: int) -> None:
+    def timed_out(self, request_id: int, now: float) -> None:
         """Give up a request that its node did not answer in time."""
         pending = self._state.pending.get(request_id)
         if pending is not None:
-            self.unanswered(pending, "the node agent did not prepare the archive in time.")
+            self.unanswered(pending, "the node agent did not prepare the archive in time.", now)
 
     def _forget(self, pending: Pending) -> None:
         self._state.pending.pop(pending.request_id, None)
         self._state.deadlines.drop(("pending", pending.request_id))
 
-    def _prepared(self, connection: bytes, request: Request, body: Mapping[str, Any], now: float) -> None:
-        raw, count = body.get("spec"), body.get("workers", 0)
-        if not isinstance(raw, dict) or type(count) is not int or count < 0:
-            raise ServerError("The node agent's answer about the model is not understood.")
-        spec = ModelSpec.from_map(raw)
+    def _reply_registered(self, connection: bytes, request: Request, entry: Version, now: float) -> None:
         at_startup = _flag(request.args, "at_startup", default=False)
-        if at_startup and "snapshot" not in request.args:
-            spec = replace(spec, loaded_at_startup=True)
-        minimum = spec.min_workers or count
-        entry = self._state.find(spec.name, spec.version)
-        # A broker that was killed may have written it down before its reply.
-        is_known = at_startup or _flag(request.args, "resent", default=False)
-        if entry is None or not (is_known and entry.spec.url == spec.url):
-            entry = self._models.add(spec, minimum, max(minimum, spec.max_workers))
         synchronous = _flag(request.args, "synchronous", default=True)
         if entry.target and synchronous:
-            wait_s = spec.startup_timeout_s + START_SLACK_S
+            wait_s = entry.spec.startup_timeout_s + START_SLACK_S
             self._wait(Wait(connection, request.request_id, "register", entry, keep=at_startup), now + wait_s)
             return
         reply = _registered(entry, synchronous)
@@ -240,7 +286,7 @@ class Requests:
                 body = _scaled(entry) if wait.kind == "scale" else _registered(entry, True)
                 self._done(wait, 200, body)
         if entry.removed and not entry.workers:
-            self._forget_archive(entry)
+            self._nodes.forget_files(entry.spec.files_id, list(self._state.nodes))
 
     def too_late(self, wait: Wait, now: float) -> None:
         """Answer somebody whose wait took too long."""
@@ -278,11 +324,9 @@ class Requests:
         wait.version.waits.remove(wait)
         self._state.deadlines.drop(("wait", wait))
 
-    def _forget_archive(self, entry: Version) -> None:
-        spec = entry.spec
-        if self._state.find(spec.name, spec.version) is None:
-            for node in self._state.nodes.values():
-                self._state.ask(node, "model.forget", 0, {"name": spec.name, "version": spec.version})
+
+def _prepare_s(request: Request) -> float:
+    return request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
 
 
 def _leaving(entry: Version) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from zts.broker.events import Event as SchedulerEvent
 from zts.broker.fleet_events import FleetAction, Publish, SendControl, TellScheduler
+from zts.broker.fleet_order import StartOrder
 from zts.broker.liveness import Deadlines
 from zts.errors import ZtsError
 from zts.lifecycle import WorkerState
@@ -173,6 +174,7 @@ class FleetState:
     early: dict[tuple[str, int], tuple[bytes, int]] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
     homeless: list[tuple[bytes, Request, int]] = field(default_factory=list)
+    start_order: StartOrder = field(default_factory=StartOrder)
     deadlines: Deadlines[tuple[str, Any]] = field(default_factory=Deadlines)
     counters: dict[str, int] = field(default_factory=dict)
     http_past: dict[str, float] = field(default_factory=dict)

@@ -88,14 +88,8 @@ class Views:
             healthy = healthy and self._models.expected(entry)[0] >= entry.min_workers
             ready = ready and (count > 0 or entry.min_workers == 0)
             models[name] = {"version": model.default, "ready_workers": count, "min_workers": entry.min_workers}
-        starting = any(_at_startup(request.args) for request in self._registrations())
+        starting = bool(self._state.start_order)
         return {"healthy": healthy, "ready": ready and healthy and not starting, "models": models}
-
-    def _registrations(self) -> Iterable[Any]:
-        yield from (request for _, request, _ in self._state.homeless)
-        for pending in self._state.pending.values():
-            if pending.asker is not None:
-                yield pending.asker[1]
 
     def status(self, now: float) -> dict[str, Any]:
         """Return broker, nodes, HTTP servers, models and counters."""
@@ -176,10 +170,6 @@ def _in_order(workers: Iterable[Worker]) -> list[Worker]:
 
 def _load(beat: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in beat.items() if key != "workers"}
-
-
-def _at_startup(args: Mapping[str, Any]) -> bool:
-    return args.get("at_startup") is True
 
 
 def _whole(value: float) -> float | int:

@@ -62,7 +62,6 @@ class _Place:
     epoch: int = 0
     pid: int = 0
     gpu_id: int | None = None
-    placed: bool = False
     started_at: float = 0.0
     due: float = _NEVER  # next start, or the kill of one that does not leave
     last_report: StateReport | None = None
@@ -101,9 +100,10 @@ class Agent:
         self._drain_timeout_s = drain_timeout_s
         self._rule = rule if rule is not None else RestartRule()
         self._places: dict[str, _Place] = {}
-        self._dirs: dict[tuple[str, str], tuple[str, str]] = {}  # (name, version) → (url, folder)
-        self._preparing: set[tuple[str, str, str]] = set()
-        self._forgotten: set[tuple[str, str]] = set()
+        # By the files_id of the spec: each registration has files of its own.
+        self._dirs: dict[str, str] = {}
+        self._preparing: set[str] = set()
+        self._forgotten: set[str] = set()
         self._generation = -1
         self._broker_id = ""
         self._is_stopping = False
@@ -179,10 +179,13 @@ class Agent:
         for worker_id in [known for known in self._places if known not in wanted]:
             self._end(self._places[worker_id], now)
         for slot in wanted.values():
-            self._forgotten.discard((slot.spec.name, slot.spec.version))
+            self._forgotten.discard(slot.spec.files_id)
             place = self._places.get(slot.worker_id)
             if place is None:
-                self._places[slot.worker_id] = place = _Place(slot=slot, record=self._new_record(slot.spec))
+                # The device is chosen here and not when the archive is ready: that order is chance.
+                gpu_id = self._placement.assign(slot.spec)
+                place = _Place(slot=slot, record=self._new_record(slot.spec), gpu_id=gpu_id)
+                self._places[slot.worker_id] = place
                 self._try_start(place, now)
             else:
                 self._renew(place, slot, now)
@@ -217,57 +220,49 @@ class Agent:
     # ------------------------------------------------------------ models
 
     def _on_prepared(self, event: ev.ModelPrepared, now: float) -> None:
-        key = (event.name, event.version)
-        self._dirs[key] = (event.url, event.model_dir)
-        self._preparing.discard((*key, event.url))
-        for place in self._waiting_for(*key, event.url):
+        self._dirs[event.files_id] = event.model_dir
+        self._preparing.discard(event.files_id)
+        for place in self._waiting_for(event.files_id):
             self._try_start(place, now)
 
     def _on_prepare_failed(self, event: ev.PrepareFailed, now: float) -> None:
-        self._preparing.discard((event.name, event.version, event.url))
-        for place in self._waiting_for(event.name, event.version, event.url):
+        self._preparing.discard(event.files_id)
+        for place in self._waiting_for(event.files_id):
             place.epoch = self._next_epoch(place)
             self._report(place, WorkerEvent.LOAD_FAILED, event.reason, {"kind": "archive", "traceback": ""})
             self._after_death(place, now, ran_s=0.0, load_failed=True)
 
-    def _waiting_for(self, name: str, version: str, url: str) -> list[_Place]:
-        key = (name, version, url)
+    def _waiting_for(self, files_id: str) -> list[_Place]:
         return [
             place
             for place in self._places.values()
-            if place.phase is _Phase.PREPARING
-            and (place.slot.spec.name, place.slot.spec.version, place.slot.spec.url) == key
+            if place.phase is _Phase.PREPARING and place.slot.spec.files_id == files_id
         ]
 
     def _on_forget(self, event: ev.ForgetAsked, now: float) -> None:
-        self._forgotten.add((event.name, event.version))
-        self._remove_forgotten(event.name, event.version)
+        self._forgotten.add(event.files_id)
+        self._remove_forgotten(event.files_id)
 
-    def _remove_forgotten(self, name: str, version: str) -> None:
+    def _remove_forgotten(self, files_id: str) -> None:
         """Drop the files of an unregistered version once its last process is gone."""
-        key = (name, version)
-        in_use = any((place.slot.spec.name, place.slot.spec.version) == key for place in self._places.values())
-        if key in self._forgotten and not in_use:
-            self._forgotten.discard(key)
-            self._dirs.pop(key, None)
-            self._actions.append(ev.RemoveModel(name, version))
+        in_use = any(place.slot.spec.files_id == files_id for place in self._places.values())
+        if files_id in self._forgotten and not in_use:
+            self._forgotten.discard(files_id)
+            self._dirs.pop(files_id, None)
+            self._actions.append(ev.RemoveModel(files_id))
 
     # ------------------------------------------------------------ processes
 
     def _try_start(self, place: _Place, now: float) -> None:
         spec = place.slot.spec
         place.due = _NEVER
-        url, model_dir = self._dirs.get((spec.name, spec.version), ("", ""))
-        if not model_dir or url != spec.url:
+        model_dir = self._dirs.get(spec.files_id)
+        if model_dir is None:
             place.phase = _Phase.PREPARING
-            key = (spec.name, spec.version, spec.url)
-            if key not in self._preparing:
-                self._preparing.add(key)
+            if spec.files_id not in self._preparing:
+                self._preparing.add(spec.files_id)
                 self._actions.append(ev.PrepareModel(spec))
             return
-        if not place.placed:
-            place.gpu_id = self._placement.assign(spec)
-            place.placed = True
         place.epoch = self._next_epoch(place)
         place.phase = _Phase.STARTING
         place.kill_reason = ""
@@ -303,7 +298,7 @@ class Agent:
         if place is None:
             return
         # The folder may be gone; looking again costs nothing when it is there.
-        self._dirs.pop((place.slot.spec.name, place.slot.spec.version), None)
+        self._dirs.pop(place.slot.spec.files_id, None)
         if not place.wanted:
             self._forget_place(place, "no process was running", {})
             return
@@ -372,10 +367,9 @@ class Agent:
 
     def _forget_place(self, place: _Place, reason: str, detail: Mapping[str, Any]) -> None:
         self._report(place, WorkerEvent.EXITED, reason, detail)
-        if place.placed:
-            self._placement.release(place.gpu_id)
+        self._placement.release(place.gpu_id)
         del self._places[place.slot.worker_id]
-        self._remove_forgotten(place.slot.spec.name, place.slot.spec.version)
+        self._remove_forgotten(place.slot.spec.files_id)
 
     def _on_time(self, event: ev.TimePassed, now: float) -> None:
         for place in list(self._places.values()):

@@ -90,21 +90,17 @@ class DesireArrived:
 
 @dataclass(frozen=True, slots=True)
 class ModelPrepared:
-    """The model's archive lies unpacked in ``model_dir``."""
+    """A registration's archive lies unpacked in ``model_dir``."""
 
-    name: str
-    version: str
-    url: str
+    files_id: str
     model_dir: str
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareFailed:
-    """The model's archive could not be found or unpacked."""
+    """A registration's archive could not be found or unpacked."""
 
-    name: str
-    version: str
-    url: str
+    files_id: str
     reason: str
 
 
@@ -112,8 +108,7 @@ class PrepareFailed:
 class ForgetAsked:
     """The model version was unregistered: its files may go when its last process is gone."""
 
-    name: str
-    version: str
+    files_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +184,9 @@ class PrepareModel:
 
 @dataclass(frozen=True, slots=True)
 class RemoveModel:
-    """Delete the model's unpacked files; no process uses them."""
+    """Delete a registration's unpacked files; no process uses them."""
 
-    name: str
-    version: str
+    files_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,8 +54,8 @@ class _Asked(NamedTuple):
 class _Missing(NamedTuple):
     """An archive that the agent itself wants unpacked."""
 
-    name: str
-    version: str
+    files_id: str
+    label: str
 
 
 class Node:
@@ -140,6 +140,7 @@ class Node:
         finally:
             self._metrics.stop()
             self._processes.kill_all()
+            self._store.close()
             self._link.close()
             self._context.term()
             for fd in (self._wake_read, self._wake_write):
@@ -264,7 +265,7 @@ class Node:
         if request.verb == "model.prepare":
             self._store.prepare(_Asked(self._broker_id, request.request_id), args)
         elif request.verb == "model.forget":
-            self._feed(ev.ForgetAsked(str(args.get("name", "")), str(args.get("version", ""))))
+            self._feed(ev.ForgetAsked(str(args.get("files_id", ""))))
             self._link.send(m.Reply(request.request_id, 200, {}))
         elif request.verb == "worker.kill":
             epoch = args.get("epoch")
@@ -281,15 +282,17 @@ class Node:
         ticket, spec, error = done.ticket, done.spec, done.error
         if isinstance(ticket, _Missing):
             if error is not None:
-                _log.warning("model %s %s: %s", ticket.name, ticket.version, error.public_message)
-                self._feed(ev.PrepareFailed(*ticket, done.url, error.public_message))
+                _log.warning("model %s: %s", ticket.label, error.public_message)
+                self._feed(ev.PrepareFailed(ticket.files_id, error.public_message))
             else:
-                self._feed(ev.ModelPrepared(*ticket, done.url, done.model_dir))
+                self._feed(ev.ModelPrepared(ticket.files_id, done.model_dir))
+            return
+        if not isinstance(ticket, _Asked) or ticket.broker_id != self._broker_id:
+            if spec is not None:
+                self._store.remove(spec.files_id)  # who asked for it is gone, and nobody else knows of it
             return
         if spec is not None:
-            self._feed(ev.ModelPrepared(spec.name, spec.version, done.url, done.model_dir))
-        if not isinstance(ticket, _Asked) or ticket.broker_id != self._broker_id:
-            return
+            self._feed(ev.ModelPrepared(spec.files_id, done.model_dir))
         if spec is not None:
             reply = m.Reply(ticket.request_id, 200, {"spec": spec.to_map(), "workers": done.workers})
         else:
@@ -321,9 +324,10 @@ class Node:
         elif isinstance(action, ev.Kill):
             self._processes.kill(action.worker_id)
         elif isinstance(action, ev.PrepareModel):
-            self._store.fetch(_Missing(action.spec.name, action.spec.version), action.spec)
+            spec = action.spec
+            self._store.fetch(_Missing(spec.files_id, f"{spec.name} {spec.version}"), spec)
         elif isinstance(action, ev.RemoveModel):
-            self._store.remove(action.name, action.version)
+            self._store.remove(action.files_id)
         return None
 
     def _start(self, order: ev.StartProcess) -> ev.AgentEvent:

@@ -9,22 +9,23 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
+import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
-from zts.archive import read_model, unpack
-from zts.archive.unpack import PARTIAL_PREFIX
-from zts.errors import BadArchive, BadRequest, Conflict, ModelNotFound, ServerError, ZtsError
+from zts.archive import read_model
+from zts.errors import BadArchive, BadRequest, DownloadFailed, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
-from zts.settings import Settings
+from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.workers import environments
 from zts.workers.download import check_allowed, download, file_name, is_url
+from zts.workers.model_folders import ModelFolders
 
 __all__ = ["ModelStore", "Prepared", "check_url", "locate"]
 
@@ -53,8 +54,10 @@ class Prepared:
     error: ZtsError | None = None
 
 
-def check_url(url: object, settings: Settings) -> str:
+def check_url(url: object, settings: Settings, *, by_operator: bool = False) -> str:
     """Return a registration's ``url`` if it may be looked at (TORCHSERVE.md 2.1).
+
+    ``by_operator``: it stands in the command line, the configuration or a snapshot, not in a request.
 
     Raises:
         BadRequest: If there is no url.
@@ -64,25 +67,34 @@ def check_url(url: object, settings: Settings) -> str:
         raise BadRequest("Parameter url is required.")
     if not url:
         raise ModelNotFound("empty url")
-    if ".." in url:
-        raise ModelNotFound(f"Relative path is not allowed in url: {url}")
+    if by_operator and os.path.isabs(url):
+        return url
+    if ".." in url and not (by_operator and is_url(url)):
+        hint = "; an absolute path is" if by_operator else ""
+        raise ModelNotFound(f"Relative path is not allowed in url: {url}{hint}")
     if not settings.model_store:
         raise ModelNotFound(f"Model not found at: {url}: no model store is configured (--model-store)")
     return url
 
 
-def locate(url: str, settings: Settings) -> Path:
-    """Return the archive or folder of the model store that ``url`` (no address) means.
+def locate(url: str, settings: Settings, *, by_operator: bool = False) -> Path:
+    """Return the archive or folder that ``url`` (no address) means.
 
-    A plain name is looked up by its last part. An absolute path has to lie in the store: elsewhere it would read any
-    folder of the host past ``allowed_urls`` (Appendix A 21).
+    A plain name is looked up in the model store by its last part. An absolute path of the operator's is what it says;
+    one of a request has to lie in the store: elsewhere it would read any folder of the host past ``allowed_urls``
+    (Appendix A 21).
 
     Raises:
         ModelNotFound: If it is not there.
     """
-    store = Path(settings.model_store).resolve()
     if "\0" in url:
         raise ModelNotFound("Model not found at: a name with a zero byte")
+    if os.path.isabs(url) and by_operator:
+        path = Path(url)
+        if not (path.is_file() or path.is_dir()):
+            raise ModelNotFound(f"Model not found at: {url}")
+        return path
+    store = Path(settings.model_store).resolve()
     if os.path.isabs(url):
         path = Path(url)
         if not path.resolve().is_relative_to(store) or path.resolve() == store or not path.exists():
@@ -94,11 +106,26 @@ def locate(url: str, settings: Settings) -> Path:
     return path
 
 
+@dataclass(slots=True)
+class _Files:
+    """What one registration has on this host.
+
+    Attributes:
+        folder: Its unpacked archive.
+        fetched: The file of the store that goes with it.
+        name: Of a model whose archive says none.
+    """
+
+    folder: Path
+    fetched: Path | None
+    name: str
+
+
 class ModelStore:
     """Prepares models in two threads; orders are worked off in their sequence.
 
     Args:
-        settings: Model store, allowed URLs, defaults; archives are unpacked into ``<runtime_dir>/models``.
+        settings: Model store, allowed URLs, defaults; archives are unpacked below ``<runtime_dir>/models``.
         gpu_count: For the default number of workers.
         wake: Called, from a thread of the store, when ``take`` has something.
     """
@@ -107,38 +134,45 @@ class ModelStore:
         self._settings = settings
         self._gpu_count = gpu_count
         self._wake = wake
-        self._models_dir = Path(settings.runtime_dir) / "models"
+        self._folders = ModelFolders(Path(settings.runtime_dir) / "models")
         self._orders: SimpleQueue[Callable[[], Prepared | None]] = SimpleQueue()
         self._done: SimpleQueue[Prepared] = SimpleQueue()
         self._lock = threading.Lock()
-        self._users: dict[Path, set[object]] = {}  # folder → model versions (and orders) that need it
-        self._fetched: dict[tuple[str, str], Path] = {}  # model version → file in the store that goes with it
-        self._sweep()
+        self._files: dict[str, _Files] = {}  # by files_id of the spec
+        self._fetching: dict[str, bool] = {}  # files_id of ``fetch`` under way → still wanted
+        self._names = _Lines()
+        self._origins: dict[Path, str] = {}  # file of the store → address that it is known to come from
+        self._swept = threading.Event()
         for number in range(_THREADS):
             # Daemon threads: a shutdown does not wait for a large archive.
-            threading.Thread(target=self._work, name=f"store-{number}", daemon=True).start()
+            threading.Thread(target=self._work, args=(number,), name=f"store-{number}", daemon=True).start()
 
     def prepare(self, ticket: object, args: Mapping[str, Any]) -> None:
         """Order: find, unpack and read the model of a ``models.register`` request."""
-        self._orders.put(lambda: self._prepare(ticket, args))
+        place = self._names.enter(args.get("url"))
+        self._orders.put(lambda: self._prepare(ticket, args, place))
 
     def fetch(self, ticket: object, spec: ModelSpec) -> None:
         """Order: find and unpack the archive of a model whose record is known already."""
-        self._orders.put(lambda: self._fetch(ticket, spec))
+        with self._lock:
+            self._fetching[spec.files_id] = True
+        place = self._names.enter(spec.url)
+        self._orders.put(lambda: self._fetch(ticket, spec, place))
 
-    def remove(self, name: str, version: str) -> None:
-        """Forget a model version at once, and order its unpacked files deleted, unless another one uses them too.
+    def remove(self, files_id: str) -> None:
+        """Forget a registration at once, and order its unpacked files deleted.
 
         What was fetched for it is gone when this returns: the next registration may be of the same address.
         """
         with self._lock:
-            folders = [folder for folder, users in self._users.items() if (name, version) in users]
-            fetched = self._fetched.pop((name, version), None)
-            unused = [trash for folder in folders if (trash := self._drop(folder, (name, version))) is not None]
-        if fetched is not None:
-            _delete(fetched)
-        for trash in unused:
-            self._orders.put(functools.partial(_remove_tree, trash))
+            files = self._files.pop(files_id, None)
+            if files_id in self._fetching:
+                self._fetching[files_id] = False
+        if files is None:
+            return
+        if files.fetched is not None:
+            self._delete(files.fetched)
+        self._orders.put(functools.partial(self._folders.remove, files.folder))
 
     def take(self) -> list[Prepared]:
         """Return what is done, oldest first."""
@@ -147,84 +181,121 @@ class ModelStore:
             out.append(self._done.get())
         return out
 
+    def close(self) -> None:
+        """Delete all unpacked files; no process may use them any more."""
+        self._folders.close()
+
     # ------------------------------------------------------------ in the threads
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
+        if number == 0:
+            try:
+                self._folders.sweep()  # before anything is unpacked: the room may be needed
+            except OSError as exc:
+                _log.warning("what earlier starts have left cannot be removed: %s", exc)
+            self._swept.set()
+        self._swept.wait()
         while True:
             done = self._orders.get()()
             if done is not None:
                 self._done.put(done)
                 self._wake()
 
-    def _prepare(self, ticket: object, args: Mapping[str, Any]) -> Prepared:
+    def _prepare(self, ticket: object, args: Mapping[str, Any], place: _Place) -> Prepared:
+        by_operator = args.get("at_startup") is True
+
         def read() -> Prepared:
-            url = check_url(args.get("url"), self._settings)
-            path, fetched = self._file(url, reuse=bool(args.get("at_startup") or args.get("resent")))
-            folder: Path | None = None
-            try:
-                folder = self._unpack(path, ticket, url)
+            url = check_url(args.get("url"), self._settings, by_operator=by_operator)
+            reuse = by_operator or bool(args.get("resent"))
+            with self._found(url, place, reuse=reuse, by_operator=by_operator) as files:
                 spec, workers = read_model(
-                    folder,
+                    files.folder,
                     url=url,
                     args=args,
                     settings=self._settings,
-                    model_name_hint=_name_of(path),
+                    model_name_hint=files.name,
                     gpu_count=self._gpu_count,
                 )
-                environments.ensure(folder, model=spec.name, settings=self._settings)
-                self._use(folder, (spec.name, spec.version), path if fetched else None)
-                fetched = False
-            finally:
-                if folder is not None:
-                    self._leave(folder, ticket)
-                if fetched:
-                    _delete(path)
-            return Prepared(ticket=ticket, url=url, model_dir=str(folder), spec=spec, workers=workers)
+                environments.ensure(files.folder, model=spec.name, settings=self._settings)
+                spec = replace(spec, registration=uuid.uuid4().hex[:16], by_operator=by_operator)
+                with self._lock:
+                    self._files[spec.files_id] = files
+            return Prepared(ticket=ticket, url=url, model_dir=str(files.folder), spec=spec, workers=workers)
 
-        return self._guarded(ticket, str(args.get("url")), read)
+        try:
+            return self._guarded(ticket, str(args.get("url")), read)
+        finally:
+            self._names.leave(place)
 
-    def _fetch(self, ticket: object, spec: ModelSpec) -> Prepared:
+    def _fetch(self, ticket: object, spec: ModelSpec, place: _Place) -> Prepared:
         def read() -> Prepared:
-            user = (spec.name, spec.version)
-            path, fetched = self._file(check_url(spec.url, self._settings), reuse=True)
-            folder = self._unpack(path, user, spec.url)
-            if fetched:
-                self._use(folder, user, path)
-            environments.ensure(folder, model=spec.name, settings=self._settings)
-            return Prepared(ticket=ticket, url=spec.url, model_dir=str(folder))
+            with self._lock:
+                known = self._files.get(spec.files_id)
+            if known is not None and known.folder.is_dir():
+                # A worker that is started again finds what the handler has made of it.
+                return Prepared(ticket=ticket, url=spec.url, model_dir=str(known.folder))
+            url = check_url(spec.url, self._settings, by_operator=spec.by_operator)
+            with self._found(url, place, reuse=True, by_operator=spec.by_operator) as files:
+                environments.ensure(files.folder, model=spec.name, settings=self._settings)
+                with self._lock:
+                    if not self._fetching.get(spec.files_id):
+                        raise ModelNotFound(f"Model not found: {spec.name}: it was unregistered meanwhile")
+                    self._files[spec.files_id] = files
+            return Prepared(ticket=ticket, url=spec.url, model_dir=str(files.folder))
 
-        return self._guarded(ticket, spec.url, read)
+        try:
+            return self._guarded(ticket, spec.url, read)
+        finally:
+            self._names.leave(place)
+            with self._lock:
+                self._fetching.pop(spec.files_id, None)
 
-    def _file(self, url: str, *, reuse: bool) -> tuple[Path, bool]:
-        """Return the file in the store that ``url`` means, and whether it was fetched for that.
-
-        ``reuse``: what is there under the address's name is taken. It lies there from the last start, or from before
-        this agent was started again; refusing it, as a registration does, would lose the model.
-        """
-        if not is_url(url):
-            return locate(url, self._settings), False
-        check_allowed(url, self._settings.allowed_urls)
-        store = Path(self._settings.model_store)
-        present = store / file_name(url)
-        if reuse and present.is_file():
-            _log.info("%s is in the model store already and is not fetched from %s again", present.name, url)
-            return present, False
-        _log.info("fetching %s", url)
-        return download(url, store, self._settings.allowed_urls), True
-
-    def _unpack(self, path: Path, user: object, url: str) -> Path:
-        """Unpack for ``user``, who holds the folder until ``_leave``."""
-        while True:
+    @contextlib.contextmanager
+    def _found(self, url: str, place: _Place, *, reuse: bool, by_operator: bool) -> Iterator[_Files]:
+        """Find or fetch what ``url`` means and unpack it; both are undone when the block fails."""
+        self._names.wait_for_turn(place)
+        path, is_fetched = self._file(url, reuse=reuse, by_operator=by_operator)
+        folder: Path | None = None
+        try:
             try:
-                folder = unpack(path, self._models_dir)
+                folder = self._folders.make(path)
             except BadArchive as exc:
                 # TorchServe names what the user gave it.
                 raise BadArchive(exc.public_message.replace(f": {path.name}", f": {url}", 1)) from None
-            with self._lock:
-                # The other thread may have removed an old user's folder since it was found.
-                if folder.is_dir():
-                    self._users.setdefault(folder, set()).add(user)
-                    return folder
+            yield _Files(folder, path if is_fetched else None, _name_of(path, by_operator=by_operator))
+        except BaseException:
+            if folder is not None:
+                self._folders.remove(folder)
+            if is_fetched:
+                self._delete(path)
+            raise
+
+    def _file(self, url: str, *, reuse: bool, by_operator: bool) -> tuple[Path, bool]:
+        """Return the file or folder that ``url`` means, and whether it was fetched for that.
+
+        ``reuse``: what is there under the address's name is taken. It lies there from the last start, or from before
+        this agent was started again; refusing it, as a registration does, would lose the model. What is known to come
+        from another address is refused all the same.
+        """
+        if not is_url(url):
+            return locate(url, self._settings, by_operator=by_operator), False
+        # The list of allowed addresses is for callers of the REST API; an operator has said what is meant.
+        allowed = DEFAULT_ALLOWED_URLS if by_operator else self._settings.allowed_urls
+        check_allowed(url, allowed)
+        store = Path(self._settings.model_store)
+        present = store / file_name(url)
+        if reuse and present.is_file() and self._origins.setdefault(present, url) == url:
+            _log.info("%s is in the model store already and is not fetched from %s again", present.name, url)
+            return present, False
+        _log.info("fetching %s", url)
+        path = download(url, store, allowed)
+        self._origins[path] = url
+        return path, True
+
+    def _delete(self, fetched: Path) -> None:
+        self._origins.pop(fetched, None)
+        with contextlib.suppress(OSError):
+            fetched.unlink()
 
     @staticmethod
     def _guarded(ticket: object, url: str, read: Callable[[], Prepared]) -> Prepared:
@@ -237,61 +308,61 @@ class ModelStore:
             _log.exception("preparing %s failed", url)
             return Prepared(ticket=ticket, url=url, error=ServerError(f"cannot prepare {url}: {exc}"))
 
-    def _use(self, folder: Path, user: tuple[str, str], fetched: Path | None) -> None:
-        """Give ``folder`` one more user, who also owns the file that was ``fetched`` for it.
 
-        Raises:
-            Conflict: If that model version has another folder, whose fetched file would be forgotten.
-        """
-        with self._lock:
-            if fetched is not None and any(user in users for other, users in self._users.items() if other != folder):
-                raise Conflict(f"Model version {user[1]} is already registered for model {user[0]}")
-            self._users[folder].add(user)
-            if fetched is not None:
-                self._fetched[user] = fetched
+class _Place:
+    """A place in the line of one file name; None: no line."""
 
-    def _leave(self, folder: Path, user: object) -> None:
-        """Give up a folder; the last user's going deletes it."""
-        with self._lock:
-            trash = self._drop(folder, user)
-        if trash is not None:
-            _remove_tree(trash)
+    __slots__ = ("name",)
 
-    def _drop(self, folder: Path, user: object) -> Path | None:
-        """Take a user off a folder; return what has to be deleted when it was the last one. Under the lock."""
-        users = self._users[folder]
-        users.discard(user)
-        if users:
-            return None
-        del self._users[folder]
-        # Folders of the model store are used in place and are not ours to delete.
-        if not folder.is_relative_to(self._models_dir):
-            return None
-        top = self._models_dir / folder.relative_to(self._models_dir).parts[0]
-        trash = top.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
-        try:
-            top.rename(trash)  # whoever unpacks the same archive again does not wait for the deletion
-        except OSError:
-            return None
-        return trash
-
-    def _sweep(self) -> None:
-        """Remove what an earlier agent left half unpacked."""
-        for path in self._models_dir.glob(f"{PARTIAL_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def __init__(self, name: str | None) -> None:
+        self.name = name
 
 
-def _remove_tree(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+class _Lines:
+    """Orders whose addresses end in one file name are worked off one by one, whichever thread is quicker."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._lines: dict[str, deque[_Place]] = {}
+
+    def enter(self, url: object) -> _Place:
+        """Take a place behind those that fetch a file of the same name; for other than addresses there is none."""
+        name = None
+        if isinstance(url, str) and is_url(url):
+            with contextlib.suppress(DownloadFailed, ValueError):
+                name = file_name(url)
+        place = _Place(name)
+        if name is not None:
+            with self._changed:
+                self._lines.setdefault(name, deque()).append(place)
+        return place
+
+    def wait_for_turn(self, place: _Place) -> None:
+        """Return when all before it have left. They are worked on already: orders are taken in their sequence."""
+        if place.name is not None:
+            name = place.name
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines[name][0] is place)
+
+    def leave(self, place: _Place) -> None:
+        """Give the place up; again is no mistake."""
+        if place.name is None:
+            return
+        with self._changed:
+            line = self._lines[place.name]
+            line.remove(place)
+            if not line:
+                del self._lines[place.name]
+            place.name = None
+            self._changed.notify_all()
 
 
-def _delete(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-def _name_of(path: Path) -> str:
+def _name_of(path: Path, *, by_operator: bool) -> str:
+    """Return the name of a model whose archive says none: of a start as TorchServe makes it, else the file's."""
     name = path.name
+    if by_operator:
+        stem = name.rpartition(".")[0] if ".mar" in name or ".model" in name else name
+        return re.sub(r"[^A-Za-z0-9_]", "_", stem)
     for suffix in (".tar.gz", ".tgz", ".mar", ".zip", ".model"):
         if path.is_file() and name.lower().endswith(suffix):
             return name[: -len(suffix)]

@@ -57,6 +57,8 @@ class ModelSpec:
         isolate_errors: Run the items one by one when the whole call raises.
         max_attempts: Workers a job may die with before it is poison.
         loaded_at_startup: Named on the command line or in the configuration.
+        registration: Made by the node that prepared it; each registration has unpacked files of its own.
+        by_operator: ``url`` was said on the command line, in the configuration or in a snapshot.
         config: The whole model-config.yaml mapping, for the handler.
     """
 
@@ -83,6 +85,8 @@ class ModelSpec:
     isolate_errors: bool = False
     max_attempts: int = 2
     loaded_at_startup: bool = False
+    registration: str = ""
+    by_operator: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,6 +98,11 @@ class ModelSpec:
             raise BadRequest("max_batch_delay must not be negative")
         if self.priority not in ("high", "normal", "low"):
             raise BadRequest(f"priority {self.priority!r} is none of high, normal, low")
+
+    @property
+    def files_id(self) -> str:
+        """Under what a node keeps the unpacked files."""
+        return self.registration or f"{self.name!r} {self.version!r} {self.url!r}"
 
     @property
     def is_async(self) -> bool:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 from zts.errors import ConfigError
 from zts.properties import write_properties
@@ -56,8 +57,11 @@ def old_snapshots(names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if _NAME.fullmatch(name))[:-KEPT_SNAPSHOTS]
 
 
-def models_of_journal(journal: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return name → version → TorchServe's fields, from the broker's journal of what should exist."""
+def models_of_journal(journal: Mapping[str, Any], model_store: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return name → version → TorchServe's fields, from the broker's journal of what should exist.
+
+    A path from the root stays one unless it is that of an entry of ``model_store``.
+    """
     defaults = journal.get("defaults", {})
     out: dict[str, dict[str, dict[str, Any]]] = {}
     for record in journal.get("models", []):
@@ -65,7 +69,7 @@ def models_of_journal(journal: Mapping[str, Any]) -> dict[str, dict[str, dict[st
         delay_s = spec.get("max_batch_delay_s")
         entry = {
             "defaultVersion": defaults.get(spec["name"]) == spec["version"],
-            "marName": _base_name(spec["url"]),
+            "marName": _mar_name(spec["url"], model_store),
             "minWorkers": record["min"],
             "maxWorkers": record["max"],
             "batchSize": spec["batch_size"],
@@ -81,9 +85,13 @@ def models_of_journal(journal: Mapping[str, Any]) -> dict[str, dict[str, dict[st
     return out
 
 
-def _base_name(url: str) -> str:
-    """Return the file name in the model store that a registration's url leads to."""
-    return url.split("?")[0].rstrip("/").rpartition("/")[2]
+def _mar_name(url: str, model_store: str) -> str:
+    """Return what a registration's url leads to: a name in the model store, or a path from the root."""
+    if not url.startswith("/"):
+        path = unquote(urlsplit(url).path) if "://" in url else url
+        return path.rstrip("/").rpartition("/")[2]
+    folder, _, name = url.rstrip("/").rpartition("/")
+    return name if folder == model_store.rstrip("/") else url
 
 
 def snapshot_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class ScriptedBroker:
         self.answer_request = answer_request
         self.broker_id = broker_id
         self.messages: list[Message] = []
+        self._to_send: deque[Message] = deque()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._bound = threading.Event()
@@ -53,6 +55,10 @@ class ScriptedBroker:
             assert self._changed.wait_for(lambda: condition(self.messages), timeout_s), self.messages
             return condition(self.messages)
 
+    def send(self, message: Message) -> None:
+        """Send ``message`` to every peer that said HELLO, from this broker's thread."""
+        self._to_send.append(message)
+
     def jobs(self) -> list[Job]:
         return [job for message in list(self.messages) if isinstance(message, Jobs) for job in message.rows]
 
@@ -64,6 +70,10 @@ class ScriptedBroker:
             self._bound.set()
             known: set[bytes] = set()
             while not self._stop.is_set():
+                while self._to_send:
+                    frames = codec.encode(self._to_send.popleft())
+                    for identity in known:
+                        router.send_multipart([identity, *frames])
                 if not router.poll(10):
                     continue
                 identity, *frames = router.recv_multipart()

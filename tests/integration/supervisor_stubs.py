@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,19 @@ class StubControl:
             addresses = [f"unix:{self._folder}/http.sock"]
             https = [{"addresses": addresses}] if (self._folder / "http-0.pid").exists() else []
             return 200, {"nodes": nodes, "https": https, "models": []}
+        raise ZtsError(f"a stub knows no {verb}")
+
+    def request_all(
+        self, verb: str, asked: Sequence[Mapping[str, Any]], *, timeout_s: float
+    ) -> Generator[tuple[int, Mapping[str, Any] | ZtsError], None, None]:
         with (self._folder / "registered").open("a") as out:
-            out.write(f"{args.get('model_name', '')}|{args['url']}|{args['at_startup']}|{args['synchronous']}\n")
-        if args["url"] == "bad.mar":
-            raise ZtsError("the archive is broken")
-        if args["url"] == "slow.mar":
+            for args in asked:
+                out.write(f"{args.get('model_name', '')}|{args['url']}|{args['at_startup']}|{args['synchronous']}\n")
+        for index, args in enumerate(asked):
+            if args["url"] != "slow.mar":
+                yield index, ZtsError("the archive is broken") if args["url"] == "bad.mar" else {}
+        if any(args["url"] == "slow.mar" for args in asked):
             time.sleep(600)
-        return 200, {}
 
     def close(self) -> None:
         pass

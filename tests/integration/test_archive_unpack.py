@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -50,13 +51,20 @@ def test_mar_is_unpacked_as_it_is(tmp_path: Path) -> None:
     assert content(unpack(archive, tmp_path / "out")) == GOOD
 
 
-def test_second_unpacking_finds_the_first_and_a_changed_file_gets_a_new_folder(tmp_path: Path) -> None:
+def test_each_unpacking_has_a_folder_of_its_own(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "m.mar", GOOD)
-    first = unpack(archive, tmp_path / "out")
+    first, second = unpack(archive, tmp_path / "out"), unpack(archive, tmp_path / "out")
+    (first / "h.py").write_text("changed")
     (first / "mark").touch()
-    assert (unpack(archive, tmp_path / "out") / "mark").exists()
-    changed = unpack(make_zip(archive, {**GOOD, "h.py": b"x = 22\n"}), tmp_path / "out")
-    assert changed != first and (changed / "h.py").read_bytes() == b"x = 22\n"
+    assert content(second) == GOOD
+    assert (first.parent, second.parent) == (tmp_path / "out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["a:b.mar", "a\nb.mar", "..x.mar", "é.mar", "x" * 200 + ".mar", "a b"])
+def test_folder_of_an_oddly_named_file_can_stand_on_an_import_path(tmp_path: Path, name: str) -> None:
+    folder = unpack(make_zip(tmp_path / name, GOOD), tmp_path / "out")
+    assert folder.parent == tmp_path / "out"
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", folder.name) and len(folder.name) < 80
 
 
 @pytest.mark.parametrize("name", ["m.tar.gz", "m.tgz", "m.anything"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -74,3 +75,51 @@ def test_broker_that_goes_away_is_said_and_the_next_one_is_greeted(address: str)
         with ScriptedBroker(address, answer_request=answer, broker_id="broker-2") as second:
             assert control.request("health")[0] == 200
             assert isinstance(second.messages[0], Hello)
+
+
+def test_many_requests_go_out_in_order_and_come_back_as_they_are_done(address: str) -> None:
+    waiting: list[Request] = []
+
+    def answer_late(request: Request) -> Reply | None:
+        waiting.append(request)
+        return None
+
+    with ScriptedBroker(address, answer_request=answer_late) as broker, ControlClient(address) as control:
+        answers = control.request_all("models.register", [{"url": url} for url in ("a", "b", "c")], timeout_s=7.0)
+        threads_answer: list[tuple[int, object]] = []
+
+        def collect() -> None:
+            threads_answer.extend(answers)
+
+        thread = threading.Thread(target=collect)
+        thread.start()
+        broker.wait_for(lambda _: len(waiting) == 3)
+        assert [(request.args["url"], request.timeout_ms) for request in waiting] == [
+            ("a", 7000),
+            ("b", 7000),
+            ("c", 7000),
+        ]
+        body = {"code": "conflict", "message": "there already", "type": "X"}
+        last, first, middle = waiting[2], waiting[0], waiting[1]
+        broker.send(Reply(last.request_id, 200, {"n": 3}))
+        broker.send(Reply(first.request_id, 409, body))
+        broker.send(Reply(middle.request_id, 202, {"n": 2}))
+        thread.join(10)
+    assert [(index, str(answer) if isinstance(answer, Conflict) else answer) for index, answer in threads_answer] == [
+        (2, {"n": 3}),
+        (0, "there already"),
+        (1, {"n": 2}),
+    ]
+
+
+def test_many_requests_end_when_the_broker_goes_away(address: str) -> None:
+    def answer_one(request: Request) -> Reply | None:
+        return Reply(request.request_id, 200, {}) if request.args["n"] == 1 else None
+
+    with ControlClient(address) as control:
+        broker = ScriptedBroker(address, answer_request=answer_one)
+        answers = control.request_all("models.register", [{"n": 0}, {"n": 1}], timeout_s=7.0)
+        assert next(answers) == (1, {})
+        broker.stop()
+        with pytest.raises(BrokerUnavailable, match=r"went away before it replied to models\.register"):
+            next(answers)

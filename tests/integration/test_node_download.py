@@ -114,7 +114,7 @@ def test_size_and_time_have_limits(web: tuple[str, Path], store: Path) -> None:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, store: Path) -> Callable[..., Prepared]:
+def ask(tmp_path: Path, store: Path) -> Iterator[Callable[..., Prepared]]:
     """Return a call that prepares a model and waits for it."""
     done = threading.Event()
     runtime_dir = str(tmp_path / "run")
@@ -124,41 +124,66 @@ def ask(tmp_path: Path, store: Path) -> Callable[..., Prepared]:
     models = ModelStore(settings, gpu_count=0, wake=done.set)
 
     def call(**args: Any) -> Prepared:
-        done.clear()
         models.prepare("t", args)
-        assert done.wait(20)
-        (prepared,) = models.take()
+        (prepared,) = take(1)
         return prepared
 
+    def take(count: int) -> list[Prepared]:
+        out: list[Prepared] = []
+        while len(out) < count:
+            assert done.wait(20)
+            done.clear()
+            out += models.take()
+        return out
+
     call.models = models  # type: ignore[attr-defined]
-    return call
+    call.take = take  # type: ignore[attr-defined]
+    yield call
+    models.close()
 
 
-def test_a_fetched_archive_goes_with_its_model(web: tuple[str, Path], store: Path, ask: Any) -> None:
+def test_a_fetched_archive_goes_with_its_registration(web: tuple[str, Path], store: Path, ask: Any) -> None:
     url = f"{web[0]}/m.mar"
-    assert ask(url=url, model_name="w").spec.url == url
+    spec = ask(url=url, model_name="w").spec
+    assert spec.url == url
     again = ask(url=url, model_name="w2")
     assert (again.error.http_status, again.error.public_message) == (500, "Model file already exists m.mar")
     archive(web[1] / "other.mar")
-    twice = ask(url=f"{web[0]}/other.mar", model_name="w").error
-    assert (twice.http_status, twice.public_message) == (409, "Model version 1.0 is already registered for model w")
+    twice = ask(url=f"{web[0]}/other.mar", model_name="w").spec  # whether that is one too many is the broker's to say
+    assert sorted(path.name for path in store.iterdir()) == ["m.mar", "other.mar"]
+    ask.models.remove(twice.files_id)
     assert [path.name for path in store.iterdir()] == ["m.mar"]
-    ask.models.remove("w", "1.0")
+    ask.models.remove(spec.files_id)
     assert ask(url=url, model_name="w").error is None
 
 
 def test_what_is_no_archive_is_not_kept(web: tuple[str, Path], store: Path, ask: Any) -> None:
     (web[1] / "readme.txt").write_text("hello")
     error = ask(url=f"{web[0]}/readme.txt").error
-    assert (error.http_status, error.public_message) == (500, f"Failed to save model: {web[0]}/readme.txt")
+    assert error.http_status == 500
+    assert error.public_message.startswith(f"Failed to save model: {web[0]}/readme.txt")
     assert list(store.iterdir()) == []
 
 
 def test_a_start_takes_what_an_earlier_one_has_fetched(web: tuple[str, Path], store: Path, ask: Any) -> None:
     archive(store / "m.mar", "kept")
-    assert ask(url=f"{web[0]}/m.mar", at_startup=True).spec.name == "kept"
-    ask.models.remove("kept", "1.0")
+    spec = ask(url=f"{web[0]}/m.mar", at_startup=True).spec
+    assert spec.name == "kept"
+    ask.models.remove(spec.files_id)
     assert ask(url="m.mar").spec.name == "kept"
+
+
+def test_the_second_of_two_addresses_with_one_file_name_is_refused(
+    web: tuple[str, Path], store: Path, ask: Any
+) -> None:
+    (web[1] / "sub").mkdir()
+    archive(web[1] / "sub" / "m.mar", "second")
+    addresses = [f"{web[0]}/m.mar", f"{web[0]}/m.mar?again", f"{web[0]}/sub/m.mar"]
+    for number, url in enumerate(addresses * 5):  # all at once: the threads have a race to lose
+        ask.models.prepare(number, {"url": url, "at_startup": True, "model_name": f"m{number}"})
+    done = {prepared.ticket: prepared for prepared in ask.take(15)}
+    assert sorted(number for number, prepared in done.items() if prepared.error is None) == [0, 3, 6, 9, 12]
+    assert done[2].error.public_message == "Model file already exists m.mar"
 
 
 def test_nothing_outside_the_store_is_read_and_the_store_has_all_forms(store: Path, tmp_path: Path, ask: Any) -> None:
@@ -181,3 +206,72 @@ def test_nothing_outside_the_store_is_read_and_the_store_has_all_forms(store: Pa
     assert ask(url="plain", handler="h.py").spec.name == "plain"
     missing = ask(url="plain").error
     assert (missing.http_status, missing.type_name) == (400, "InvalidModelException")
+
+
+def test_what_the_operator_wrote_is_taken_at_its_word_and_the_same_of_a_request_is_not(
+    web: tuple[str, Path], store: Path, tmp_path: Path, ask: Any
+) -> None:
+    folder = tmp_path / "opt" / "ml" / "model"
+    folder.mkdir(parents=True)
+    (folder / "code.py").write_text("def handle(data, context): return data")
+    outside = archive(tmp_path / "opt" / "x.mar", "outside")
+    (tmp_path / "link").symlink_to(outside)
+    by_operator = {
+        str(folder): ("model", str(folder)),
+        f"{folder}/": ("model", str(folder)),
+        f"{folder}/../model": ("model", str(folder)),
+        str(outside): ("outside", None),
+        str(tmp_path / "link"): ("outside", None),
+    }
+    for url, (name, model_dir) in by_operator.items():
+        refused = ask(url=url, handler="code:handle").error
+        assert refused is not None and refused.http_status == 404, url
+        prepared = ask(url=url, handler="code:handle", at_startup=True)
+        assert prepared.spec.name == name
+        assert model_dir is None or prepared.model_dir == model_dir  # a folder is served in place
+        # The agent finds it again when its files are lost.
+        ask.models.remove(prepared.spec.files_id)
+        ask.models.fetch("again", prepared.spec)
+        (again,) = ask.take(1)
+        assert again.error is None and (model_dir is None or again.model_dir == model_dir)
+    for url in ("/nowhere/x.mar", "/dev/null", "../opt/x.mar", "x/../../opt/x.mar"):
+        error = ask(url=url, at_startup=True).error
+        assert error is not None and error.http_status == 404, url
+
+
+def test_the_list_of_allowed_addresses_is_for_requests(web: tuple[str, Path], store: Path, tmp_path: Path) -> None:
+    runtime_dir = str(tmp_path / "run")
+    done = threading.Semaphore(0)
+    settings = Settings(
+        runtime_dir=runtime_dir,
+        endpoints=Endpoints.in_folder(runtime_dir),
+        model_store=str(store),
+        allowed_urls=("https://elsewhere/.*",),
+    )
+    models = ModelStore(settings, gpu_count=0, wake=done.release)
+    asked: list[dict[str, Any]] = [{}, {"at_startup": True}, {"resent": True, "model_name": "two"}]
+    out = []
+    for args in asked:
+        models.prepare("t", {"url": f"{web[0]}/m.mar", **args})
+        assert done.acquire(timeout=20)
+        out += models.take()
+    models.close()
+    assert [prepared.error.http_status if prepared.error else 200 for prepared in out] == [404, 200, 404]
+
+
+@pytest.mark.parametrize(
+    ("file", "by_operator", "name"),
+    [
+        ("my-model.mar", True, "my_model"),
+        ("my.model_2.0.mar", True, "my_model_2_0"),
+        ("my-tar.tar.gz", True, "my_tar_tar_gz"),
+        ("my-model.mar", False, "my-model"),
+        ("my-tar.tar.gz", False, "my-tar"),
+    ],
+)
+def test_an_archive_that_says_no_name_has_torchserves_at_a_start_else_its_files(
+    store: Path, ask: Any, file: str, by_operator: bool, name: str
+) -> None:
+    with zipfile.ZipFile(store / file, "w") as bare:
+        bare.writestr("h.py", "def handle(data, context): return data")
+    assert ask(url=file, handler="h", at_startup=by_operator).spec.name == name

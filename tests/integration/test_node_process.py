@@ -146,6 +146,10 @@ class Site:
         hello: m.Hello = self.broker.wait_for(lambda msg: isinstance(msg, m.Hello))
         return hello
 
+    def unpacked(self) -> list[Path]:
+        """Return the folders of registrations that are there."""
+        return [path for path in (self.folder / "models").glob("*/*") if path.parent.name != "cache"]
+
     def stop(self) -> None:
         if self.node is not None and self.thread is not None:
             self.node.stop()
@@ -306,11 +310,11 @@ def test_registration_that_cannot_be_is_refused_with_torchserves_words(
 def test_forgotten_model_leaves_no_files(site: Site) -> None:
     site.start()
     site.broker.send(m.Request(1, "model.prepare", 0, {"url": "m.mar"}))
-    site.broker.reply(1)
-    assert len(list((site.folder / "models").iterdir())) == 1
-    site.broker.send(m.Request(2, "model.forget", 0, {"name": "m", "version": "1.0"}))
+    files_id = site.broker.reply(1).body["spec"]["registration"]
+    assert len(site.unpacked()) == 1
+    site.broker.send(m.Request(2, "model.forget", 0, {"files_id": files_id}))
     site.broker.reply(2)
-    until(lambda: not list((site.folder / "models").iterdir()))
+    until(lambda: not site.unpacked())
 
 
 def test_workers_live_on_without_a_broker_and_are_told_to_the_next_one(site: Site) -> None:

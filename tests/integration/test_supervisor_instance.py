@@ -6,7 +6,7 @@ import argparse
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,16 @@ class FakeControl:
             raise answer
         status, body = answer
         return status, body
+
+    def request_all(
+        self, verb: str, asked: Sequence[Mapping[str, Any]], *, timeout_s: float
+    ) -> Generator[tuple[int, Mapping[str, Any] | ZtsError], None, None]:
+        self.asked += [(verb, dict(args)) for args in asked]
+        for index in range(len(asked)):
+            answer = self.answers.pop(0)
+            if isinstance(answer, BrokerUnavailable) or not isinstance(answer, (ZtsError, tuple)):
+                raise answer
+            yield index, answer if isinstance(answer, ZtsError) else answer[1]
 
     def close(self) -> None:
         self.closed += 1
@@ -139,14 +149,43 @@ def test_models_of_the_start(tmp_path: Path) -> None:
     (tmp_path / "folder" / "MAR-INF").mkdir(parents=True)
     (tmp_path / "folder" / "MAR-INF" / "MANIFEST.json").write_text("{}")
     (tmp_path / "other").mkdir()
+    (tmp_path / ".hidden.mar").touch()
+    (tmp_path / ".folder" / "MAR-INF").mkdir(parents=True)
+    (tmp_path / ".folder" / "MAR-INF" / "MANIFEST.json").write_text("{}")
     everything = [StartupModel("", name) for name in ("a.tgz", "b.mar", "c.model", "d.tar.gz", "folder")]
     assert startup_models(["ALL"], str(tmp_path)) == everything
     assert startup_models([" b.mar", "n=c.model", "none", "", "b.mar"], str(tmp_path)) == [
         StartupModel("", "b.mar"),
         StartupModel("n", "c.model"),
     ]
+    bare = startup_models(["all"], str(tmp_path), takes_bare_folders=True)
+    assert bare == [*everything, StartupModel("", "other")]
     assert startup_models(["https://h/m.mar?v=1"], "") == [StartupModel("", "https://h/m.mar?v=1")]
     assert startup_models(["all"], "") == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "url"),
+    [
+        ("model=/opt/ml/model", "model", "/opt/ml/model"),
+        ("weird name-x.y = m.mar", "weird name-x.y", "m.mar"),
+        ("org/m=m.mar", "org/m", "m.mar"),
+        ("a:b=m.mar", "a:b", "m.mar"),
+        ("q?x=m.mar", "q?x", "m.mar"),
+        ("n=https://h/m.mar?v=1", "n", "https://h/m.mar?v=1"),
+        ("HTTPS://h/m.mar?v=1", "", "HTTPS://h/m.mar?v=1"),
+        ("file:///a=b/m.mar", "", "file:///a=b/m.mar"),
+        ("/srv/a=b/m.mar", "", "/srv/a=b/m.mar"),
+        ("n=/srv/a=b/m.mar", "n", "/srv/a=b/m.mar"),
+        ("=m.mar", "", "m.mar"),
+    ],
+)
+def test_name_and_place_of_an_entry(entry: str, name: str, url: str) -> None:
+    assert startup_models([entry], "") == [StartupModel(name, url)]
+
+
+def test_an_entry_without_a_place_is_none() -> None:
+    assert startup_models(["m=", " "], "") == []
 
 
 def register(control: FakeControl, *models: StartupModel) -> None:
@@ -169,12 +208,22 @@ def test_no_models_are_settled_at_once() -> None:
     assert control.asked == []
 
 
-def test_registration_is_tried_again_when_the_broker_was_restarted(caplog: pytest.LogCaptureFixture) -> None:
-    control = FakeControl(BrokerUnavailable("gone"), Conflict("it is there"))
-    register(control, StartupModel("n", "a.mar"))
-    args = {"url": "a.mar", "at_startup": True, "synchronous": True, "model_name": "n"}
-    assert control.asked == [("models.register", args)] * 2
-    assert control.closed == 1
+def test_what_a_broker_did_not_answer_is_asked_of_the_next_one_in_the_same_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    control = FakeControl((200, {}), BrokerUnavailable("gone"), (200, {}), BrokerUnavailable("gone"), (200, {}))
+    register(control, *(StartupModel("", f"{name}.mar") for name in "abc"))
+    assert [args["url"] for _, args in control.asked] == ["a.mar", "b.mar", "c.mar", "b.mar", "c.mar", "c.mar"]
+    assert control.asked[0] == ("models.register", {"url": "a.mar", "at_startup": True, "synchronous": True})
+    assert control.closed == 3
+    assert caplog.text == ""
+
+
+def test_a_version_that_is_there_already_from_the_same_archive_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
+    conflict = Conflict("Model version 1 0 is already registered for model m n")
+    control = FakeControl(conflict, (200, {"versions": [{"url": "a.mar"}]}))
+    assert failures(control, StartupModel("m n", "a.mar")) == []
+    assert control.asked[1] == ("models.describe", {"model": "m n", "version": "1 0"})
     assert caplog.text == ""
 
 
@@ -189,7 +238,7 @@ def test_two_archives_of_one_version_end_the_start_and_are_both_named() -> None:
 def test_a_snapshot_is_restored_with_its_defaults_and_a_missing_archive_ends_the_start() -> None:
     entry = {"marName": "m.mar", "defaultVersion": True, "minWorkers": 2, "handler": "h", "runtimeType": "PYTHON"}
     models = restored_models({"models": {"m": {"2.0": entry}}})
-    control = FakeControl((200, {}), (200, {}))
+    control = FakeControl((200, {}))
     assert failures(control, *models) == []
     asked = {
         "url": "m.mar",
@@ -200,10 +249,7 @@ def test_a_snapshot_is_restored_with_its_defaults_and_a_missing_archive_ends_the
         "runtime": "python",
         "snapshot": {**entry, "modelVersion": "2.0"},
     }
-    assert control.asked == [
-        ("models.register", asked),
-        ("models.set_default", {"model": "m", "version": "2.0"}),
-    ]
+    assert control.asked == [("models.register", asked)]
     (reason,) = failures(FakeControl(ModelNotFound("Model not found at: m.mar"), (200, {})), *models)
     assert reason == ("the snapshot cannot be continued: Model not found at: m.mar; start with --ncs to do without it")
 
@@ -211,14 +257,14 @@ def test_a_snapshot_is_restored_with_its_defaults_and_a_missing_archive_ends_the
 @pytest.mark.parametrize(
     "answers",
     [
-        [(409, {"message": "it is there twice"})],
+        [ZtsError("it is there twice")],
         [BrokerUnavailable("x"), BrokerUnavailable("x"), BrokerUnavailable("it is there twice")],
         [RuntimeError("it is there twice")],
     ],
 )
 def test_model_that_fails_is_logged_with_its_reason(answers: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     register(FakeControl(*answers), StartupModel("", "a.mar"))
-    assert "model a.mar could not be loaded" in caplog.text
+    assert "could not be" in caplog.text
     assert "it is there twice" in caplog.text
 
 

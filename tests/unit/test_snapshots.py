@@ -47,7 +47,7 @@ def test_the_journal_becomes_torchserves_json_in_a_properties_file() -> None:
     text = snapshot_text(
         "n.cfg",
         {"job_queue_size": "5", "zts_runtime_dir": "/r", "tsConfigFile": "c"},
-        models_of_journal(journal),
+        models_of_journal(journal, "/store"),
         created_ms=12,
         version="9",
     )
@@ -84,6 +84,28 @@ def test_the_journal_becomes_torchserves_json_in_a_properties_file() -> None:
         },
     }
     check_model_snapshot(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("m.mar", "m.mar"),
+        ("some/where/m.mar", "m.mar"),
+        ("a?b.mar", "a?b.mar"),
+        ("https://h/a/kitchen%20sink.mar?signature=x", "kitchen sink.mar"),
+        ("file:///a/m.mar", "m.mar"),
+        ("/store/m.mar", "m.mar"),
+        ("/store/sub/m.mar", "/store/sub/m.mar"),
+        # Outside the store, which only an operator can say: the name alone would lead nowhere.
+        ("/srv/models/x.mar", "/srv/models/x.mar"),
+        ("/opt/ml/model/", "/opt/ml/model/"),
+    ],
+)
+def test_what_a_snapshot_names_is_found_again_by_the_next_start(url: str, name: str) -> None:
+    record = {"min": 1, "max": 1, "target": 1, "spec": ModelSpec(name="m", version="1.0", url=url).to_map()}
+    for store in ("/store", "/store/"):
+        entry = models_of_journal({"defaults": {}, "models": [record]}, store)["m"]["1.0"]
+        assert entry["marName"] == name
 
 
 @pytest.mark.parametrize(

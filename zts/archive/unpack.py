@@ -1,14 +1,14 @@
 """Unpack a model archive without trusting it. Layer 3: disk.
 
 Forms (TORCHSERVE.md 7.1): zip (``.mar``), gzipped tar (``.tar.gz``, ``.tgz``; the first path segment is stripped) and
-plain folders, which are used in place. An archive is unpacked once: the folder's name is made from the file's identity
-(path, size, modification time, inode), so a restarted worker finds it ready and a changed file gets a new folder.
+plain folders, which are used in place. Each call makes a folder of its own: handlers write into it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -21,12 +21,10 @@ from typing import IO, Final
 
 from zts.errors import BadArchive
 
-__all__ = ["MAX_MEMBERS", "MAX_TOTAL_BYTES", "PARTIAL_PREFIX", "is_archive_name", "unpack"]
+__all__ = ["MAX_MEMBERS", "MAX_TOTAL_BYTES", "identity", "is_archive_name", "model_root", "unpack"]
 
 MAX_TOTAL_BYTES: Final = 64 * 1024**3
 MAX_MEMBERS: Final = 100_000
-# Folders that are being filled; a crash may leave one behind, and the node agent sweeps them at its start.
-PARTIAL_PREFIX: Final = ".unpacking-"
 _ARCHIVE_SUFFIXES: Final = (".mar", ".zip", ".tar.gz", ".tgz", ".model")
 _CHUNK_BYTES: Final = 1024 * 1024
 
@@ -39,11 +37,11 @@ def is_archive_name(name: str) -> bool:
 def unpack(
     path: Path, target_dir: Path, *, max_total_bytes: int = MAX_TOTAL_BYTES, max_members: int = MAX_MEMBERS
 ) -> Path:
-    """Make the archive's content available as a folder and return that folder.
+    """Make the archive's content available as a new folder and return that folder.
 
     Args:
         path: A zip, a gzipped tar or a folder; what a file is, is decided by its content.
-        target_dir: Where unpacked archives live; made (0700) if missing. Folders are not copied here.
+        target_dir: Where the new folder is made; made (0700) if missing. Folders are not copied here.
         max_total_bytes: Most bytes that the content may have, declared and counted while writing.
         max_members: Most files and folders inside.
 
@@ -52,23 +50,35 @@ def unpack(
             a member would land outside its folder. Nothing is left behind then.
     """
     if path.is_dir():
-        return _model_root(path.resolve())
+        return model_root(path.resolve())
     try:
-        final = target_dir / _folder_name(path)
-        if final.is_dir():
-            return _model_root(final)
         target_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=target_dir))
+        # The name is for people. It becomes part of the import path, where ':' separates.
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.name.split(".")[0])[:60]
+        folder = Path(tempfile.mkdtemp(prefix=f"{stem}-", dir=target_dir))
     except OSError as exc:
         raise _bad(path, f"{exc.strerror} ({exc.filename})") from None
     try:
-        _Unpacking(path, partial, max_total_bytes, max_members).run()
-        _rename_unless_there(partial, final)
+        _Unpacking(path, folder, max_total_bytes, max_members).run()
+        folder.chmod(0o755)
     except OSError as exc:
+        shutil.rmtree(folder, ignore_errors=True)
         raise _bad(path, exc.strerror or str(exc)) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return _model_root(final)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return model_root(folder)
+
+
+def identity(path: Path) -> str:
+    """Return a text that is another one when the file was changed or replaced.
+
+    Raises:
+        OSError: If it cannot be looked at.
+    """
+    info = path.stat()
+    known = f"{path.resolve()}\0{info.st_size}\0{info.st_mtime_ns}\0{info.st_ino}\0{info.st_dev}"
+    return hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _bad(path: Path, reason: str = "") -> BadArchive:
@@ -76,13 +86,7 @@ def _bad(path: Path, reason: str = "") -> BadArchive:
     return BadArchive(f"Failed to save model: {path.name}" + (f": {reason}" if reason else ""))
 
 
-def _folder_name(path: Path) -> str:
-    info = path.stat()
-    identity = f"{path.resolve()}\0{info.st_size}\0{info.st_mtime_ns}\0{info.st_ino}\0{info.st_dev}"
-    return f"{path.name.split('.')[0][:60]}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-
-
-def _model_root(folder: Path) -> Path:
+def model_root(folder: Path) -> Path:
     """Return ``folder``, or its only subfolder when it holds nothing else (a layout that SageMaker makes)."""
     if (folder / "MAR-INF").exists():
         return folder
@@ -90,16 +94,6 @@ def _model_root(folder: Path) -> Path:
     if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
         return entries[0]
     return folder
-
-
-def _rename_unless_there(partial: Path, final: Path) -> None:
-    try:
-        partial.chmod(0o755)
-        partial.rename(final)
-    except OSError:
-        # Another process unpacked the same file meanwhile; the content is the same.
-        if not final.is_dir():
-            raise
 
 
 class _Unpacking:

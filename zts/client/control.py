@@ -6,14 +6,15 @@ import itertools
 import math
 import threading
 import uuid
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Container, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
 from zts.client.addresses import default_endpoints, no_broker
 from zts.client.connection import Connection
 from zts.clock import monotonic, wall_time_s
-from zts.errors import BrokerUnavailable, DeadlineExceeded, error_from_wire
+from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
 from zts.wire.frames import Role
 from zts.wire.messages import Beat, Goodbye, Hello, Refused, Reply, Request, Welcome
 
@@ -46,6 +47,7 @@ class ControlClient:
         self._ids = itertools.count(1)
         self._connection = Connection(self.address)
         self._heartbeat_s = 0.0  # 0: not welcomed
+        self._replies: deque[Reply] = deque()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -79,21 +81,40 @@ class ControlClient:
             if not self._connection.send(request):
                 self._heartbeat_s = 0.0
                 raise no_broker(self.address)
-            reply = self._wait_for_reply(request, deadline)
-        body = dict(reply.body)
+            reply = self._wait_for_reply({request.request_id}, verb, deadline)
         if reply.status >= 400:
-            kind = body.get("type")
-            raise error_from_wire(
-                str(body.get("code", "")),
-                str(body.get("message", "")),
-                reply.status,
-                kind if isinstance(kind, str) else None,
-            )
-        return reply.status, body
+            raise _error_of(reply)
+        return reply.status, dict(reply.body)
+
+    def request_all(
+        self, verb: str, asked: Sequence[Mapping[str, Any]], *, timeout_s: float
+    ) -> Generator[tuple[int, Mapping[str, Any] | ZtsError], None, None]:
+        """Ask the broker to do ``verb`` with each of ``asked``, sent in this order and without waiting in between.
+
+        Yields (index in ``asked``, body or error) of each reply as it comes. The broker ends each within limits of its
+        own, of which ``timeout_s`` is one; nothing else can be asked with this client until the last reply is here.
+
+        Raises:
+            BrokerUnavailable: If no broker answers, or it went away; what was not yielded may or may not be done.
+        """
+        with self._lock:
+            self._be_welcome()
+            numbers: dict[int, int] = {}
+            for index, args in enumerate(asked):
+                request = Request(next(self._ids), verb, max(1, math.ceil(timeout_s * 1000)), dict(args))
+                numbers[request.request_id] = index
+                if not self._connection.send(request):
+                    self._heartbeat_s = 0.0
+                    raise no_broker(self.address)
+            while numbers:
+                reply = self._wait_for_reply(numbers, verb, math.inf)
+                body = _error_of(reply) if reply.status >= 400 else reply.body
+                yield numbers.pop(reply.request_id), body
 
     def _be_welcome(self) -> None:
         """Say HELLO if the broker does not know this connection, and wait for WELCOME."""
         self._connection.receive()  # late replies and beats
+        self._replies.clear()
         self._notice_connections()
         deadline = monotonic() + self._connect_timeout_s
         hello_at = 0.0
@@ -115,28 +136,31 @@ class ControlClient:
         self._connection.look_at_monitor()
         self._connection.connection_events()  # of the connection that was welcomed
 
-    def _wait_for_reply(self, request: Request, deadline: float) -> Reply:
-        gone = BrokerUnavailable(f"The broker at {self.address} went away before it replied to {request.verb}.")
+    def _wait_for_reply(self, wanted: Container[int], verb: str, deadline: float) -> Reply:
         beat_at = monotonic() + self._heartbeat_s
         while True:
+            while self._replies:
+                reply = self._replies.popleft()
+                if reply.request_id in wanted:
+                    return reply
+            if not self._heartbeat_s:
+                raise BrokerUnavailable(f"The broker at {self.address} went away before it replied to {verb}.")
             now = monotonic()
             if now >= deadline:
-                raise DeadlineExceeded(f"The broker did not reply to {request.verb} in time.")
+                raise DeadlineExceeded(f"The broker did not reply to {verb} in time.")
             if now >= beat_at:
                 # A long request must not look like a peer that is gone.
                 beat_at = now + self._heartbeat_s
                 self._connection.send(Beat(self._peer_id, self._epoch))
             self._poll(min(deadline, beat_at))
             for message in self._connection.receive():
-                if isinstance(message, Reply) and message.request_id == request.request_id:
-                    return message
-                if isinstance(message, Refused):
+                if isinstance(message, Reply):
+                    self._replies.append(message)  # several may come at once
+                elif isinstance(message, Refused):
                     self._heartbeat_s = 0.0
-                    if message.code == "say_hello":
-                        raise gone
-                    raise error_from_wire(message.code, f"The broker refused: {message.message}", 503)
-            if self._notice_connections():
-                raise gone
+                    if message.code != "say_hello":
+                        raise error_from_wire(message.code, f"The broker refused: {message.message}", 503)
+            self._notice_connections()
 
     def _poll(self, until: float) -> None:
         self._connection.wait(until - monotonic())
@@ -148,3 +172,9 @@ class ControlClient:
         if changed:
             self._heartbeat_s = 0.0
         return changed
+
+
+def _error_of(reply: Reply) -> ZtsError:
+    kind = reply.body.get("type")
+    code, message = str(reply.body.get("code", "")), str(reply.body.get("message", ""))
+    return error_from_wire(code, message, reply.status, kind if isinstance(kind, str) else None)

@@ -76,7 +76,7 @@ class SnapshotWriter:
             identity = (info.st_ino, info.st_mtime_ns)
             if identity == self._seen:
                 return False
-            models = models_of_journal(json.loads(self._journal.read_text()))
+            models = models_of_journal(json.loads(self._journal.read_text()), self._settings.model_store)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False  # not there yet; what is written next will be read
         self._seen = identity

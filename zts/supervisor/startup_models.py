@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -25,11 +26,10 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES: Final = (".mar", ".model", ".tar.gz", ".tgz")
-# Loading has a limit of its own in the broker; this is for fetching and unpacking beside it.
-_FETCH_MARGIN_S: Final = 600.0
+# For fetching and unpacking one archive; loading has a limit of its own in the broker.
+_FETCH_S: Final = 720.0
 _ATTEMPTS: Final = 3
 _DESCRIBE_S: Final = 5.0
-_MOST_AT_ONCE: Final = 16
 
 
 class Control(Protocol):
@@ -38,12 +38,17 @@ class Control(Protocol):
     def request(self, verb: str, args: Mapping[str, Any], *, timeout_s: float) -> tuple[int, Mapping[str, Any]]:
         """Ask the broker and return status and body."""
 
+    def request_all(
+        self, verb: str, asked: Sequence[Mapping[str, Any]], *, timeout_s: float
+    ) -> Generator[tuple[int, Mapping[str, Any] | ZtsError], None, None]:
+        """Ask the broker several things in one order; yield index and body or error of each as it comes."""
+
     def close(self) -> None:
         """Close the connection."""
 
 
 class ControlFor(Protocol):
-    """Makes a connection to a broker; each thread has its own."""
+    """Makes a connection to a broker."""
 
     def __call__(self, address: str) -> Control:
         """Connect to the control endpoint ``address``."""
@@ -74,7 +79,9 @@ def models_of_start(settings: Settings) -> list[StartupModel]:
     """Return what a start registers: the models of the snapshot if there is one, else ``load_models``."""
     if settings.model_snapshot:
         return restored_models(settings.model_snapshot)
-    return startup_models(settings.load_models, settings.model_store)
+    return startup_models(
+        settings.load_models, settings.model_store, takes_bare_folders=bool(settings.default_service_handler)
+    )
 
 
 def restored_models(snapshot: Mapping[str, Any]) -> list[StartupModel]:
@@ -86,40 +93,39 @@ def restored_models(snapshot: Mapping[str, Any]) -> list[StartupModel]:
     ]
 
 
-def startup_models(entries: Sequence[str], model_store: str) -> list[StartupModel]:
+def startup_models(entries: Sequence[str], model_store: str, *, takes_bare_folders: bool = False) -> list[StartupModel]:
     """Return the models that ``load_models`` means: ``file``, ``name=file``, ``all`` or ``none`` (any case).
 
-    ``all`` is every archive of the store and every folder of it with ``MAR-INF/MANIFEST.json``, by name.
+    ``all`` is every archive of the store and every folder of it with ``MAR-INF/MANIFEST.json``, by name, hidden ones
+    left out; with ``takes_bare_folders`` (a default handler is configured) folders without a manifest, too.
     """
     out: list[StartupModel] = []
     for entry in (raw.strip() for raw in entries):
         if not entry or entry.lower() == "none":
             continue
         if entry.lower() == "all":
-            out += [StartupModel("", name) for name in _whole_store(model_store)]
+            out += [StartupModel("", name) for name in _whole_store(model_store, takes_bare_folders)]
             continue
         name, equals, url = entry.partition("=")
-        # An address may hold a '=' of its own: only what could be a name counts as one.
-        if equals and not any(sign in name for sign in "/:?"):
+        # An address or a path from the root may hold a '=' of its own.
+        if equals and not re.match(r"/|(https?|file)://", entry, re.IGNORECASE):
             out.append(StartupModel(name.strip(), url.strip()))
         else:
             out.append(StartupModel("", entry))
-    return list(dict.fromkeys(out))
+    return [model for model in dict.fromkeys(out) if model.url]
 
 
-def _whole_store(model_store: str) -> list[str]:
+def _whole_store(model_store: str, takes_bare_folders: bool) -> list[str]:
     folder = Path(model_store)
     if not model_store or not folder.is_dir():
         return []
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if (path.is_file() and path.name.endswith(ARCHIVE_SUFFIXES)) or (path / "MAR-INF" / "MANIFEST.json").is_file()
-    )
 
+    def is_model(path: Path) -> bool:
+        if path.is_dir():
+            return takes_bare_folders or (path / "MAR-INF" / "MANIFEST.json").is_file()
+        return path.is_file() and path.name.endswith(ARCHIVE_SUFFIXES)
 
-class _StartImpossible(ZtsError):
-    """A model of the start cannot be there as the user wished; the message is for the user."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and is_model(path))
 
 
 def register_models(
@@ -130,45 +136,83 @@ def register_models(
     done: Callable[[], None],
     failed: Callable[[str], None],
 ) -> None:
-    """Register all models at the same time in threads and call ``done`` once, when each is up or has failed.
+    """Register all models in a thread and call ``done`` once, when each is up or has failed.
 
-    A model that does not load logs one warning with the reason and holds up nobody. What makes the whole start
-    wrong is told to ``failed``: two archives of one name and version, or a snapshot whose archive is gone.
+    They are prepared and loaded in parallel; the broker lets them take effect in the order of ``models``. A model that
+    does not load logs one warning with the reason and holds up nobody. What makes the whole start wrong is told to
+    ``failed``: two archives of one name and version, or a snapshot whose archive is gone.
     """
     if not models:
         done()
         return
-    left = list(reversed(models))
-    lock = threading.Lock()
-    running = min(len(models), _MOST_AT_ONCE)
 
     def work() -> None:
-        nonlocal running
-        while True:
-            with lock:
-                if not left:
-                    running -= 1
-                    last = running == 0
-                    break
-                model = left.pop()
-            _register(model, settings, control_for, failed)
-        if last:
-            _set_defaults(models, settings, control_for)
-            done()
+        try:
+            _register_all(dict(enumerate(models)), settings, control_for, failed)
+        except Exception as exc:  # a thread that dies silently would leave the start waiting for ever
+            text = exc.public_message if isinstance(exc, ZtsError) else f"{type(exc).__name__}: {exc}"
+            _log.error("the models of the start could not be registered: %s", text, exc_info=exc)
+        done()
 
-    for number in range(running):
-        threading.Thread(target=work, name=f"register-{number}", daemon=True).start()
+    threading.Thread(target=work, name="register", daemon=True).start()
 
 
-def _register(model: StartupModel, settings: Settings, control_for: ControlFor, failed: Callable[[str], None]) -> None:
-    try:
-        _ask(model, settings, control_for)
-    except _StartImpossible as exc:
-        failed(exc.public_message)
-    except ZtsError as exc:
-        _log.warning("model %s could not be loaded: %s", model.label, exc.public_message)
-    except Exception:  # a thread that dies silently would leave the start waiting for ever
-        _log.exception("model %s could not be loaded", model.label)
+def _register_all(
+    left: dict[int, StartupModel], settings: Settings, control_for: ControlFor, failed: Callable[[str], None]
+) -> None:
+    """Register what is left, and again what a broker did not answer; an answered one is taken out of ``left``."""
+    attempts = _ATTEMPTS
+    while left:
+        before = len(left)
+        control = control_for(settings.endpoints.control)
+        try:
+            _register_left(left, control, lambda: control_for(settings.endpoints.control), failed)
+        except BrokerUnavailable as exc:
+            # It was restarted; what it had accepted is in its journal.
+            attempts = attempts - 1 if len(left) == before else _ATTEMPTS
+            if not attempts:
+                for model in left.values():
+                    _log.warning("model %s could not be loaded: %s", model.label, exc.public_message)
+                return
+        finally:
+            control.close()
+
+
+def _register_left(
+    left: dict[int, StartupModel],
+    control: Control,
+    another_control: Callable[[], Control],
+    failed: Callable[[str], None],
+) -> None:
+    asked = list(left.items())
+    requests = [_request_args(model) for _, model in asked]
+    # A time for fetching and unpacking; loading has a limit of its own in the broker.
+    with contextlib.closing(control.request_all("models.register", requests, timeout_s=_FETCH_S)) as answers:
+        for index, answer in answers:
+            number, model = asked[index]
+            del left[number]
+            _take_answer(model, answer, another_control, failed)
+
+
+def _take_answer(
+    model: StartupModel,
+    answer: Mapping[str, Any] | ZtsError,
+    another_control: Callable[[], Control],
+    failed: Callable[[str], None],
+) -> None:
+    if isinstance(answer, Conflict):
+        control = another_control()  # the first one waits for the rest of its replies
+        try:
+            text = _conflict_text(model, answer.public_message, control)
+        finally:
+            control.close()
+        if text:
+            failed(text)
+    elif isinstance(answer, ModelNotFound) and model.snapshot is not None:
+        text = answer.public_message
+        failed(f"the snapshot cannot be continued: {text}; start with --ncs to do without it")
+    elif isinstance(answer, ZtsError):
+        _log.warning("model %s could not be loaded: %s", model.label, answer.public_message)
     else:
         _log.info("model %s is loaded", model.label)
 
@@ -185,39 +229,10 @@ def _request_args(model: StartupModel) -> dict[str, Any]:
     return args
 
 
-def _ask(model: StartupModel, settings: Settings, control_for: ControlFor) -> None:
-    args = _request_args(model)
-    control = control_for(settings.endpoints.control)
-    try:
-        for attempt in range(_ATTEMPTS):
-            try:
-                timeout_s = settings.default_startup_timeout_s + _FETCH_MARGIN_S
-                status, body = control.request("models.register", args, timeout_s=timeout_s)
-            except BrokerUnavailable:
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-                continue  # it was restarted; what it had accepted is in its journal
-            except Conflict as exc:
-                if attempt:
-                    return
-                raise _StartImpossible(_conflict_text(model, exc.public_message, control)) from None
-            except ModelNotFound as exc:
-                if model.snapshot is None:
-                    raise
-                raise _StartImpossible(
-                    f"the snapshot cannot be continued: {exc.public_message}; start with --ncs to do without it"
-                ) from None
-            if status >= 400:
-                raise ZtsError(str(body.get("message", f"the broker answered {status}")), http_status=status)
-            return
-    finally:
-        control.close()
-
-
 def _conflict_text(model: StartupModel, text: str, control: Control) -> str:
-    """Return one line that names both archives of one model version."""
-    found = re.fullmatch(r"Model version (\S+) is already registered for model (\S+)", text)
+    """Return one line that names both archives of one model version, ``""`` if it is the same archive."""
     other = ""
+    found = re.fullmatch(r"Model version (.+) is already registered for model (.+)", text, re.DOTALL)
     if found is not None:
         try:
             asked = {"model": found[2], "version": found[1]}
@@ -225,22 +240,7 @@ def _conflict_text(model: StartupModel, text: str, control: Control) -> str:
             other = str(body["versions"][0]["url"])
         except (ZtsError, KeyError, IndexError, TypeError):
             pass  # the first message is good enough
+    if other == model.url:
+        return ""
     both = f": {other} and {model.url} both hold it, load only one of them" if other else f" ({model.label})"
     return f"Invalid configuration: {text}{both}"
-
-
-def _set_defaults(models: Sequence[StartupModel], settings: Settings, control_for: ControlFor) -> None:
-    """Make those versions the default that a snapshot says; the first one registered is it anyway."""
-    wanted = [model for model in models if model.snapshot is not None and model.snapshot.get("defaultVersion") is True]
-    if not wanted:
-        return
-    control = control_for(settings.endpoints.control)
-    try:
-        for model in wanted:
-            asked = {"model": model.name, "version": model.version}
-            try:
-                control.request("models.set_default", asked, timeout_s=_DESCRIBE_S)
-            except ZtsError as exc:
-                _log.warning("%s %s is not the default: %s", model.name, model.version, exc.public_message)
-    finally:
-        control.close()

@@ -121,7 +121,7 @@ def test_a_registration_whose_worker_fails_to_load_leaves_nothing_behind(rig: Ri
     rig.report("9000", "exited")
     assert rig.states() == {}
     forgets = [a.message for a in rig.sent(NODE) if isinstance(a.message, m.Request)]
-    assert [(r.verb, r.args) for r in forgets] == [("model.forget", {"name": "noop", "version": "1.0"})]
+    assert [(r.verb, r.args) for r in forgets] == [("model.forget", {"files_id": SPEC.files_id})]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,37 @@ def test_a_registration_waits_for_a_node_and_is_refused_when_none_comes(rig: Rig
     assert (reply.status, reply.body["code"]) == (503, "no_worker")
     late = rig.ask("models.register", url="noop.mar")
     assert rig.reply(late) is not None
+
+
+def test_files_of_a_registration_that_comes_to_nothing_are_forgotten(rig: Rig):
+    rig.up()
+    # A conflict, a start that asks again for what is there, and an answer that is not understood.
+    rig.register(replace(SPEC, registration="two"))
+    assert forgotten(rig) == ["two"]
+    rig.register(replace(SPEC, registration="three"), at_startup=True)
+    assert forgotten(rig) == ["three"]
+    rig.ask("models.register", url="x.mar")
+    asked = [a.message for a in rig.sent(NODE) if isinstance(a.message, m.Request)][-1]
+    rig.control(NODE, m.Reply(asked.request_id, 200, {"spec": {"registration": "four", "name": 3}, "workers": 1}))
+    assert forgotten(rig) == ["four"]
+
+
+def test_a_version_that_is_registered_anew_while_the_old_one_leaves_has_files_of_its_own(rig: Rig):
+    rig.admin()
+    rig.node()
+    rig.register(replace(SPEC, registration="old"))
+    rig.ready("9000")
+    rig.ask("models.unregister", model="noop")
+    rig.register(replace(SPEC, registration="new"))
+    assert forgotten(rig) == []
+    rig.report("9000", "exited")
+    assert forgotten(rig) == ["old"]
+    assert rig.answer("models.describe", model="noop").status == 200
+
+
+def forgotten(rig: Rig) -> list[str]:
+    asked = [a.message for a in rig.sent(NODE) if isinstance(a.message, m.Request)]
+    return [request.args["files_id"] for request in asked if request.verb == "model.forget"]
 
 
 def test_a_registration_that_waited_goes_on_when_a_node_comes(rig: Rig):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,7 +67,7 @@ def died(cause: ev.ExitCause, reason: str = "", epoch: int = E0, event: str = "d
     )
 
 
-PREPARED = ev.ModelPrepared("m", "1.0", "m.mar", "/d/m")
+PREPARED = ev.ModelPrepared(spec().files_id, "/d/m")
 
 
 def running(now: float = 0.0, **changes: Any) -> Agent:
@@ -221,7 +223,7 @@ def test_changed_order_revives_a_worker_that_was_given_up(change: dict[str, Any]
 def test_archive_that_cannot_be_prepared_is_a_failed_load_of_every_worker_that_waits() -> None:
     agent = make()
     agent.handle(desire("9000"), 0.0)
-    assert agent.handle(ev.PrepareFailed("m", "1.0", "m.mar", "no such file"), 0.0) == [
+    assert agent.handle(ev.PrepareFailed(spec().files_id, "no such file"), 0.0) == [
         report("load_failed", "no such file", kind="archive", traceback=""),
         ev.PrepareModel(spec()),
     ]
@@ -255,14 +257,30 @@ def test_new_broker_hears_of_failures_that_it_missed() -> None:
 
 def test_files_of_a_forgotten_model_go_when_its_last_process_is_gone() -> None:
     agent = running()
-    assert agent.handle(ev.ForgetAsked("m", "1.0"), 0.0) == []
+    assert agent.handle(ev.ForgetAsked(spec().files_id), 0.0) == []
     agent.handle(desire(generation=2), 0.0)
     left = ev.ExitCause(reason="exited with code 0", exit_code=0)
     assert agent.handle(ev.ProcessExited("9000", E0, left), 1.0) == [
         died(left, event="exited"),
-        ev.RemoveModel("m", "1.0"),
+        ev.RemoveModel(spec().files_id),
     ]
     assert agent.handle(desire("9001", generation=3), 2.0) == [ev.PrepareModel(spec())]
+
+
+def test_two_registrations_of_one_version_keep_their_files_apart() -> None:
+    agent = running()
+    again = {"registration": "again"}
+    # The first one's worker still leaves when the second one's is wanted.
+    agent.handle(desire("9001", generation=2, **again), 0.0)
+    assert agent.handle(ev.ModelPrepared("again", "/d/again"), 0.0) == [
+        replace(start("9001", threads=4, **again), model_dir="/d/again")
+    ]
+    assert agent.handle(ev.ForgetAsked(spec().files_id), 0.0) == []
+    left = ev.ExitCause(reason="exited with code 0", exit_code=0)
+    assert agent.handle(ev.ProcessExited("9000", E0, left), 1.0) == [
+        died(left, event="exited"),
+        ev.RemoveModel(spec().files_id),
+    ]
 
 
 def test_stop_ends_everything_and_the_second_one_kills() -> None:
@@ -291,3 +309,17 @@ def test_restarted_worker_keeps_its_gpu_and_a_removed_one_frees_it() -> None:
     agent.handle(ev.ProcessExited("9001", E0, KILLED), 2.0)
     agent.handle(desire("9000", "9002", generation=3), 3.0)
     assert agent.devices() == {"9000": 0, "9002": 1}
+
+
+def test_devices_follow_the_list_and_not_whose_archive_is_ready_first() -> None:
+    names = ("a", "b", "c")
+    slots = [ev.Slot(str(9000 + number), spec(name=name, url=name)) for number, name in enumerate(names)]
+    for order in itertools.permutations(names):
+        agent = make(placement=Placement(2))
+        agent.handle(ev.DesireArrived(1, slots), 0.0)
+        started: dict[str, int | None] = {}
+        for name in order:
+            for action in agent.handle(ev.ModelPrepared(spec(name=name, url=name).files_id, "/d"), 1.0):
+                assert isinstance(action, ev.StartProcess)
+                started[action.worker_id] = action.gpu_id
+        assert started == {"9000": 0, "9001": 1, "9002": 0}
