@@ -67,16 +67,22 @@ class AsyncService(Service):
         What a handler raises to end the process (SystemExit, KeyboardInterrupt) comes out at once.
         """
         outcome: Future[T] = Future()
+        is_over = False
 
         def run_work() -> None:
             try:
                 outcome.set_result(work())
             except BaseException as exc:
                 outcome.set_exception(exc)
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop.call_soon_threadsafe(end)
+
+        def end() -> None:
+            nonlocal is_over
+            is_over = True
+            self._loop.stop()
 
         threading.Thread(target=run_work, name="zts-jobs", daemon=True).start()
-        while not outcome.done():  # the handler may stop the loop
+        while not is_over:  # the handler may stop the loop
             self._loop.run_forever()
         return outcome.result()
 
@@ -142,6 +148,7 @@ class AsyncService(Service):
 
 async def _cancel_all() -> None:
     """Cancel the calls and the handler's own tasks."""
+    await asyncio.sleep(0)  # one that has not begun could not answer its jobs
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
