@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,9 @@ ARCHIVES: Final = (
     Archive("hasty", "kitchen.py", config="minWorkers: 1\nmaxWorkers: 1\nclientTimeoutInMills: 700\n"),
     Archive("narrow", "kitchen.py", config="minWorkers: 1\nmaxWorkers: 1\njobQueueSize: 1\n"),
     Archive("ticket", "kitchen.py", config="minWorkers: 1\nmaxWorkers: 1\nuseJobTicket: true\n"),
+    Archive("process", "process_state.py"),
+    Archive("printing", "printing.py"),
+    Archive("processasync", "process_async.py", config="minWorkers: 1\nmaxWorkers: 1\nasyncCommunication: true\n"),
     *(Archive("many", "function.py", version, file=f"many_{version}.mar") for version in ("1.0", "1.2.1", "2")),
 )
 
@@ -156,7 +160,11 @@ def _pack(archiver: list[str], archive: Archive, parts: Path, store: Path) -> No
     if archive.config:
         (parts / "model-config.yaml").write_text(archive.config)
         command += ["--config-file", str(parts / "model-config.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    # torch-model-archiver works in, and removes, a folder of the model's name beside other temporary files.
+    own = parts / "archiver"
+    own.mkdir(exist_ok=True)
+    env = {**os.environ, "TMPDIR": str(own)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
     if done.returncode:
         sys.exit(f"cannot pack {archive.name}: {' '.join(command)}\n{done.stdout}{done.stderr}")
     if archive.file:

@@ -44,7 +44,7 @@ class Case:
     meanwhile: Case | None = None
     # Asked again and again until the body matches this regular expression (or 60 s have passed).
     until: str | None = None
-    # Rules of compare.py beyond the plain ones: openapi, prometheus, keys, lines, status.
+    # Rules of compare.py beyond the plain ones: openapi, prometheus, keys, lines, printed, status.
     rule: str = ""
     # Regular expressions whose matches in the body are not compared.
     mask: tuple[str, ...] = ()

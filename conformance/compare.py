@@ -114,6 +114,8 @@ def _bodies(case: Case, ts: Reply, zts: Reply, names: tuple[Names, Names]) -> It
     if ts.body == zts.body:
         return
     texts = [name.clean(_text(reply.body), case.mask) for name, reply in zip(names, (ts, zts), strict=True)]
+    if case.rule == "printed":
+        texts = [_printed(case.name, text) for text in texts]
     if case.rule == "openapi":
         yield from _openapi(*texts)
     elif case.rule == "prometheus":
@@ -154,6 +156,31 @@ def _json(one: Any, two: Any, path: str) -> Iterator[tuple[str, str, str]]:
             yield from _json(a, b, f"{path}.{index}")
     elif one != two or type(one) is not type(two):
         yield path, json.dumps(one), json.dumps(two)
+
+
+# Lines of a log file or the console; their time is masked already.
+_LOGGED: Final = re.compile(r"\S+ \[(\w+) *\] (.*)")
+_PRINTED: Final = re.compile(r"W-\d+-\S+-(stdout|stderr) MODEL_LOG - (.*)", re.DOTALL)
+
+
+def _printed(name: str, text: str) -> str:
+    """Return what a model printed between its marks: stream, level and line, all of stdout before all of stderr."""
+    mark = name.partition("@")[0]
+    found: dict[str, list[str]] = {"stdout": [], "stderr": [], "neither": []}
+    inside: set[str] = set()
+    for line in text.split("\n"):
+        logged = _LOGGED.fullmatch(line)
+        printed = _PRINTED.fullmatch(logged[2]) if logged else None
+        if printed is None:
+            if inside and logged is None:  # a piece of a line, without a head of its own
+                found["neither"].append(line)
+        elif printed[2] == f"-- begin {mark}":
+            inside.add(printed[1])
+        elif printed[2] == f"-- end {mark}":
+            inside.discard(printed[1])
+        elif printed[1] in inside:
+            found[printed[1]].append(f"{logged[1] if logged else ''} {printed[2]}")
+    return "\n".join(f"{stream} {line}" for stream, lines in found.items() for line in lines)
 
 
 def _openapi(one: str, two: str) -> Iterator[tuple[str, str, str]]:

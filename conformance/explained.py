@@ -62,6 +62,10 @@ _NO_WORKER: Final = r"Model .* has no worker to serve .*"
 _TRIED: Final = "better: the job was tried again in another worker, and the text says so"
 _LIKE_A_TEXT: Final = "better: bytes that are JSON are read as JSON, as with kserve"
 _NO_USE: Final = "better: numbers with which nothing could work are refused by name"
+_OTHER_PROGRAM: Final = "better: no handler can rely on how the worker's own program is called"
+_OWN_SESSION: Final = "better: what a handler sends to its group does not hit the server, nor does a terminal's Ctrl-C"
+_STOPPABLE: Final = "better: SIGTERM lets the worker finish what it holds; processes that a handler forks forget that"
+_THREADS: Final = "better: each worker has its share of the cores, and threads that wait do not spin"
 _NO_ARCHIVE: Final = "better: what is no archive is called so"
 
 EXPLAINED: Final = (
@@ -184,7 +188,75 @@ EXPLAINED: Final = (
     # 3
     Explained("*", "line *zts_*", "better: metrics of ours, beside", torchserve=_NEW),
     Explained("metric-mode-log", "body", "better: metrics of ours, beside", "", r"((# (HELP|TYPE) )?zts_[^\n]*\n)*"),
+    # 5.6
+    Explained(
+        "printed-separators",
+        "body",
+        "better: a line ends where log readers see its end; JSON lines may hold U+2028 and U+0085 as they are",
+        zts=".*line\\u2028separator\\n.*next\\x85line\\n.*",
+    ),
+    Explained(
+        "printed-texts",
+        "body",
+        "better: UTF-8 is read whatever the locale is",
+        torchserve=r".*z\?rich \? \?\n.*",
+        zts=".*z\u00fcrich \u2713 \U0001f600\n.*",
+    ),
     # 8
+    Explained("process-environment", "body.*_NUM_THREADS", _THREADS, _NEW, r'"\d+"'),
+    Explained("process-environment", "body.OMP_WAIT_POLICY", _THREADS, _NEW, '"PASSIVE"'),
+    Explained(
+        "process-environment",
+        "body.PYTHONPATH",
+        "better: no empty entry, which means the folder that a program happens to be started in",
+        '"<model>:"',
+        '"<model>(:[^:]+)?"',
+    ),
+    Explained(
+        "process-environment",
+        "body.PYTHONUNBUFFERED",
+        "better: lines of Python programs that a handler starts come at once, and none is lost when they crash",
+        _NEW,
+        '"1"',
+    ),
+    Explained(
+        "process-streams",
+        "body.stdout.line_buffering",
+        "better: a line is in the log when it is printed, and none is lost when the process crashes",
+        "false",
+        "true",
+    ),
+    Explained(
+        "process-streams",
+        "body.descriptors.0.0.0",
+        "better: reading standard input gives its end; there it waits for ever",
+        '"ISFIFO"',
+        '"ISCHR"',
+    ),
+    *(Explained("process-program", f"body.{what}", _OTHER_PROGRAM) for what in ("argv", "main file", "main spec")),
+    Explained("process-torch", "body.threads.*", _THREADS, r"\d+", r"\d+"),
+    Explained(
+        "process-threads", "body.others", "better: beats go on while a handler runs", r"\[\]", r'\["zts-control"\]'
+    ),
+    Explained("process-signals", "body.dispositions.SIGTERM", _STOPPABLE, '"SIG_DFL"', '"a function"'),
+    Explained(
+        "process-signals", "body.dispositions.SIGINT", _OWN_SESSION, '"(KeyboardInterrupt|SIG_IGN)"', '"a function"'
+    ),
+    Explained("process-signals", "body.wakeup", _STOPPABLE, "false", "true"),
+    Explained("process-signals", "body.blocked", "better: none is blocked for Java's sake", r"\[3\]", r"\[\]"),
+    Explained("process-limits", "body.own group", _OWN_SESSION, "false", "true"),
+    Explained("process-limits", "body.own session", _OWN_SESSION, "false", "true"),
+    Explained(
+        "process-python", "body.frozen", "better: the worker's own objects, none of the handler's", "false", "true"
+    ),
+    Explained("process-python", "body.ts", "better: nothing of ts is imported before it is asked for", "true", "false"),
+    Explained(
+        "async-*",
+        "outcome",
+        "better: an asynchronous worker of TorchServe may lose an answer, or never get ready (a race)",
+        "timeout",
+        "answer 200 .*",
+    ),
     *_whole("envelope-json-bytes", _LIKE_A_TEXT, "200", r".*predictions.*"),
     _message(
         "envelope-json-empty", "better: the true cause", "Prediction failed.*", "number of batch response mismatched.*"

@@ -91,8 +91,9 @@ class Server:
         return {key: value for key, value in made.items() if value}
 
     def environ(self) -> dict[str, str]:
-        """Return the environment: nothing of the caller's TS_ and ZTS_ variables, temporary files in the folder."""
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("ZTS_", "TS_"))}
+        """Return the environment: nothing of the caller's that is meant for a server, temporary files in the folder."""
+        left_out = ("ZTS_", "TS_", "PYTHONUNBUFFERED", "PYTHONPATH")
+        env = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
         temp, logs = str(self.folder / "tmp"), str(self.folder / "logs")
         env |= {"TEMP": temp, "TMP": temp, "TMPDIR": temp, "LOG_LOCATION": logs, "METRICS_LOCATION": logs}
         env["PATH"] = f"{Path(self.command[0]).parent}{os.pathsep}{env.get('PATH', '')}"

@@ -7,7 +7,6 @@ Failure texts are TorchServe's, because clients match on them. The one mapping f
 from __future__ import annotations
 
 import io
-import logging
 import sys
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -21,6 +20,7 @@ from zts.wire.messages import Result, WorkItem
 from zts.wire.values import BYTES, TEXT, encode_value
 from zts.workers.json_text import dumps_indented
 from zts.workers.requests import RequestProcessor
+from zts.workers.worker_log import log
 
 __all__ = [
     "STREAM_HEADER",
@@ -33,8 +33,6 @@ __all__ = [
     "output_problem",
     "plain_results",
 ]
-
-log = logging.getLogger("zts.worker")
 
 JSON_TYPE: Final = "application/json"
 TEXT_TYPE: Final = "text/plain; charset=utf-8"

@@ -1,6 +1,7 @@
 """A loaded model whose ``handle`` is a coroutine: several calls at the same time on one event loop (TORCHSERVE.md 9.8).
 
-The loop runs in a thread of its own, so that the worker goes on receiving jobs while calls wait for their model.
+The loop is the main thread's own, as in TorchServe: tasks that ``initialize`` has created on it run, and signals may be
+handled. Jobs are received in another thread meanwhile, so that more calls can begin while some wait for their model.
 """
 
 from __future__ import annotations
@@ -8,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
-import os
-import sys
 import threading
-from collections.abc import Callable, Coroutine, Sequence
-from queue import SimpleQueue
-from typing import Any, Final
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Final, TypeVar
 
 from zts.clock import monotonic
 from zts.errors import HandlerFailed, ZtsError
@@ -26,13 +25,13 @@ from zts.workers.options import WorkerOptions
 from zts.workers.requests import Requests
 from zts.workers.rows import Row
 from zts.workers.service import EntryPoint, Service, in_order
+from zts.workers.worker_log import log
 
 __all__ = ["AsyncService", "Done"]
 
-log = logging.getLogger("zts.worker")
-
 # Takes the results of one ``submit``, in the order of its items.
 Done = Callable[[list[Result]], None]
+T = TypeVar("T")
 
 _CLOSE_S: Final = 5.0
 
@@ -40,7 +39,7 @@ _CLOSE_S: Final = 5.0
 class AsyncService(Service):
     """One handler whose calls run concurrently; each has a copy of the context, an error fails its own call only.
 
-    ``submit`` belongs to one thread; ``emit`` and ``done`` are called in the event loop's thread.
+    Belongs to the thread that makes it, but for ``submit``. ``emit`` and ``done`` are called in that thread.
 
     Args:
         entry_point: Called as ``entry_point(rows, context)``; returns an awaitable.
@@ -55,25 +54,40 @@ class AsyncService(Service):
         self, entry_point: EntryPoint, context: Context, options: WorkerOptions, *, handler: object = None
     ) -> None:
         super().__init__(entry_point, context, options, handler=handler)
-        self._loop = asyncio.new_event_loop()
+        self._loop = _event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="zts-async", daemon=True)
-        self._thread.start()
 
     def run(self, items: Sequence[WorkItem], emit: Emit | None = None) -> list[Result]:
-        """Answer ``items`` in one call and wait for it; ``emit`` is called in this thread."""
-        told: SimpleQueue[tuple[bool, Sequence[Result]]] = SimpleQueue()
-        relay = None if emit is None else lambda rows: told.put((False, rows))
-        self.submit(items, relay, lambda results: told.put((True, results)))
-        while True:
-            is_last, rows = told.get()
-            if is_last:
-                return list(rows)
-            if emit is not None:
-                emit(rows)
+        """Answer ``items`` in one call and wait for it."""
+        return self._loop.run_until_complete(self._run(items, emit))
+
+    def run_beside(self, work: Callable[[], T]) -> T:
+        """Run the event loop while ``work`` runs in a thread of its own; return or raise what that does.
+
+        What a handler raises to end the process (SystemExit, KeyboardInterrupt) comes out at once.
+        """
+        outcome: Future[T] = Future()
+        is_over = False
+
+        def run_work() -> None:
+            try:
+                outcome.set_result(work())
+            except BaseException as exc:
+                outcome.set_exception(exc)
+            self._loop.call_soon_threadsafe(end)
+
+        def end() -> None:
+            nonlocal is_over
+            is_over = True
+            self._loop.stop()
+
+        threading.Thread(target=run_work, name="zts-jobs", daemon=True).start()
+        while not is_over:  # the handler may stop the loop
+            self._loop.run_forever()
+        return outcome.result()
 
     def submit(self, items: Sequence[WorkItem], emit: Emit | None, done: Done) -> None:
-        """Start one call of the handler on ``items`` and return at once.
+        """Start one call of the handler on ``items`` and return at once; from any thread.
 
         Args:
             items: The jobs of one call.
@@ -88,25 +102,13 @@ class AsyncService(Service):
 
         self._loop.call_soon_threadsafe(start)
 
-    def on_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Run a coroutine on the event loop and return what it returns."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
     def close(self) -> None:
         """End the calls that still run, the handler and the loop. Never raises."""
         with contextlib.suppress(Exception):
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(_CLOSE_S)
+            self._loop.run_until_complete(_cancel_all())
         super().close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CLOSE_S)
-        if not self._thread.is_alive():
+        with contextlib.suppress(Exception):
             self._loop.close()
-
-    async def _cancel_all(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _guarded(self, items: Sequence[WorkItem], emit: Emit | None, done: Done) -> None:
         try:
@@ -133,12 +135,8 @@ class AsyncService(Service):
             if inspect.isawaitable(output):
                 output = await output
             took_s = monotonic() - started
-        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        except (asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
-        except SystemExit as exc:
-            # It cannot reach the thread that could end the process in order, and the worker is to end, as always.
-            print(f"the handler called exit({exc.code!r})", file=sys.stderr, flush=True)
-            os._exit(exc.code if isinstance(exc.code, int) else int(exc.code is not None))
         except BaseException as exc:
             return self._failed(exc, requests)
         finally:
@@ -146,3 +144,27 @@ class AsyncService(Service):
             if hasattr(metrics, "end_batch"):
                 metrics.end_batch(took_s)
         return self._answers(requests, output, sink)
+
+
+async def _cancel_all() -> None:
+    """Cancel the calls and the handler's own tasks."""
+    await asyncio.sleep(0)  # one that has not begun could not answer its jobs
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CLOSE_S)
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of this thread: what ``asyncio.get_event_loop()`` gave the handler while it was initialised."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            loop = asyncio.get_event_loop()
+    except RuntimeError:
+        loop = None
+    if loop is None or loop.is_closed():
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+    return loop

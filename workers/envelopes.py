@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import inspect
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,8 +23,6 @@ __all__ = [
     "KServev2Envelope",
     "wrapped",
 ]
-
-log = logging.getLogger("zts.worker")
 
 _Handle = Callable[[Any, Any], Any]
 

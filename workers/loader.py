@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import logging
 import os
 import site
 import sys
@@ -34,8 +33,6 @@ from zts.workers.options import WorkerOptions
 from zts.workers.service import EntryPoint, Service, measured
 
 __all__ = ["LoadError", "load_service"]
-
-log = logging.getLogger("zts.worker")
 
 _MANIFEST: Final = Path("MAR-INF", "MANIFEST.json")
 _BUILT_IN_PACKAGE: Final = "zts.workers.torch_handler."

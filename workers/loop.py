@@ -1,7 +1,8 @@
 """The compute thread: loads the model, owns the data socket, runs batches. Layer 3; every rule is in ``ComputeCore``.
 
 It is the process's main thread, because torch and users' handlers expect to be there. While a batch runs nobody reads
-the data socket, and libzmq's own thread fills it: the next batch is here when the handler returns.
+the data socket, and libzmq's own thread fills it: the next batch is here when the handler returns. An async handler's
+event loop has the main thread, and this one is beside it.
 """
 
 from __future__ import annotations
@@ -64,18 +65,14 @@ class ComputeLoop:
 
         SystemExit and KeyboardInterrupt of the handler come through.
         """
+        # What is here by now is ours. The handler's objects are not spared: it may replace a model, which has cycles.
+        spare_what_is_here(look_rarely=False)
         service = self._load(load)
         if service is None:
             self._do_all(None)
             return self._exit_code or 0
-        spare_what_is_here(look_rarely=False)  # the model and its libraries
-        self._socket = socket = DataSocket(self._options.worker_endpoint, self._inbox.fd)
-        is_done = False
-        try:
-            code = self._serve(service, socket)
-            is_done = True
-        finally:
-            socket.close(flush=is_done)
+        run_beside: Callable[[Callable[[], int]], int] | None = getattr(service, "run_beside", None)
+        code = self._serve(service) if run_beside is None else run_beside(lambda: self._serve(service))
         try:
             service.close()
         except Exception:
@@ -104,7 +101,17 @@ class ComputeLoop:
 
     # ------------------------------------------------------------ serving
 
-    def _serve(self, service: Service, socket: DataSocket) -> int:
+    def _serve(self, service: Service) -> int:
+        self._socket = socket = DataSocket(self._options.worker_endpoint, self._inbox.fd)
+        is_done = False
+        try:
+            code = self._serve_jobs(service, socket)
+            is_done = True
+        finally:
+            socket.close(flush=is_done)
+        return code
+
+    def _serve_jobs(self, service: Service, socket: DataSocket) -> int:
         core, inbox, todo = self._core, self._inbox, self._todo
         tick = e.TickEnded()
         self._do_all(service)

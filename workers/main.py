@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,6 +23,7 @@ from zts.allocator import keep_freed_memory
 from zts.errors import ConfigError
 from zts.workers.control import Board, ControlThread, Inbox, say
 from zts.workers.events import EXIT_DONE, LeaveAsked
+from zts.workers.handler_process import set_up_output, set_up_signals
 from zts.workers.loop import ComputeLoop
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 from zts.workers.runner import Service
@@ -62,7 +61,7 @@ def run(options: WorkerOptions, *, load: Callable[[WorkerOptions], Service] | No
     _prepare_process(options)
     board, inbox = Board(), Inbox()
     control = ControlThread(options, board, inbox, with_spec=not options.parent_pid)
-    _listen_to_signals(control, managed=bool(options.parent_pid))
+    set_up_signals(control.signal_handled, control.signal_fd, is_managed=bool(options.parent_pid))
     control.start()
     reason, code = "", EXIT_DONE
     try:
@@ -93,21 +92,13 @@ def _prepare_process(options: WorkerOptions) -> None:
     # Spinning OpenMP threads make a contended machine collapse (p99 270 ms instead of 16); passive ones cost a lone
     # request 0.7 ms on an idle one. Both measured: docs/PERFORMANCE.md, "CPU threads".
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)  # the node agent reads lines
+    set_up_output()
     if options.parent_pid:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         # A parent that died before the call is noticed by the control thread, which compares getppid().
     if os.path.isdir(options.model_dir):
         os.chdir(options.model_dir)
-
-
-def _listen_to_signals(control: ControlThread, *, managed: bool) -> None:
-    signal.signal(signal.SIGTERM, control.signal_handled)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if managed else control.signal_handled)
-    signal.set_wakeup_fd(control.signal_fd, warn_on_full_buffer=False)
 
 
 def _let_go(code: int) -> None:

@@ -6,7 +6,6 @@ never fails a prediction. Nothing is summed here: the node agent does that with 
 
 from __future__ import annotations
 
-import logging
 import math
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from zts.clock import monotonic, wall_time_s
 from zts.metrics.lines import Measurement, expanded_unit, format_line
+from zts.workers.worker_log import log
 
 __all__ = [
     "Dimension",
@@ -26,8 +26,6 @@ __all__ = [
     "MetricsCacheValueError",
     "Output",
 ]
-
-log = logging.getLogger("zts.worker")
 
 _TIME_UNITS: Final = ("ms", "s")
 _SIZE_UNITS: Final = ("MB", "kB", "GB", "B")

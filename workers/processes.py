@@ -34,8 +34,10 @@ from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 __all__ = ["Processes", "exit_reason", "worker_command", "worker_environment"]
 
 _READ_BYTES: Final = 65536
-_MAX_LINE_BYTES: Final = 16384
+# A line is logged whole; what is longer than this comes in pieces, so that no handler fills the agent's memory.
+_MAX_LINE_BYTES: Final = 8 << 20
 _KEPT_LINES: Final = 20
+_KEPT_CHARACTERS: Final = 1000  # of each
 # One environment string may have 128 KiB (MAX_ARG_STRLEN of the kernel).
 _MAX_OPTIONS_BYTES: Final = 120_000
 # Meant for the node agent or its supervisor, never for workers.
@@ -100,7 +102,6 @@ def worker_environment(
     }
     handler_dir = os.path.dirname(options.spec.handler.partition(":")[0]) if ":" in options.spec.handler else ""
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (handler_dir, env.get("PYTHONPATH", ""), options.model_dir)))
-    env["PYTHONUNBUFFERED"] = "1"
     env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input_request else "false"
     env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = "false"
     env.setdefault("OMP_NUM_THREADS", str(options.cpu_threads))
@@ -138,34 +139,44 @@ def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str], was_as
 
 
 class _Stream:
-    """One pipe of a process, cut into lines."""
+    """One pipe of a process, cut into lines: at line feeds, and at carriage returns as progress bars print them."""
 
     def __init__(self, fd: int, name: str) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self.name = name
         self.is_open = True
-        self._rest = b""
+        self._begun: list[bytes] = []  # the unfinished line, in pieces
+        self._begun_bytes = 0
+        self._ends_in_return = False  # the last line did; a line feed that follows belongs to it
 
-    def read(self) -> Iterator[str]:
-        """Yield the lines of one read; at the end of the pipe also the unfinished one."""
+    def read(self) -> list[str]:
+        """Return the lines of one read; at the end of the pipe also the unfinished one."""
         try:
             data = os.read(self.fd, _READ_BYTES)
         except BlockingIOError:
-            return
+            return []
         except OSError:
             data = b""
         if not data:
             self.is_open = False
-            if self._rest:
-                yield self._rest.decode("utf-8", "replace")
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            yield line.rstrip(b"\r").decode("utf-8", "replace")
-        if len(self._rest) > _MAX_LINE_BYTES:
-            rest, self._rest = self._rest, b""
-            yield rest.decode("utf-8", "replace")
+            return [self._take()] if self._begun else []
+        return list(self._cut(data))
+
+    def _cut(self, data: bytes) -> Iterator[str]:
+        if self._ends_in_return and data.startswith(b"\n"):
+            data = data[1:]
+        self._ends_in_return = data.endswith(b"\r")
+        for piece in data.splitlines(keepends=True):
+            self._begun.append(piece)
+            self._begun_bytes += len(piece)
+            if piece.endswith((b"\n", b"\r")) or self._begun_bytes >= _MAX_LINE_BYTES:
+                yield self._take()
+
+    def _take(self) -> str:
+        line = b"".join(self._begun).rstrip(b"\r\n")
+        self._begun, self._begun_bytes = [], 0
+        return line.decode("utf-8", "replace")
 
 
 class _Process:
@@ -201,7 +212,7 @@ class _Process:
                 metrics.append(line)
                 continue
             if stream.name == "stderr" and line.strip():
-                self.last_lines.append(line.strip())
+                self.last_lines.append(line.strip()[:_KEPT_CHARACTERS])
             # TorchServe's form and levels (TORCHSERVE.md 5.6): people have parsers for it.
             _model_log.log(
                 logging.WARNING if stream.name == "stderr" else logging.INFO,

@@ -6,17 +6,15 @@ The type of a value is decided here and not in the HTTP server, by the content t
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any
 
 from zts.errors import RemoteProtocolError
 from zts.wire.heads import BODY, PARTS, VALUE, JobHead, unpack_parts
 from zts.wire.messages import Body
 from zts.wire.values import BYTES, decode_value
+from zts.workers.worker_log import log
 
 __all__ = ["Row", "headers_of", "is_plain", "make_row", "row_of"]
-
-log = logging.getLogger("zts.worker")
 
 Row = dict[str, Any]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
@@ -28,10 +27,9 @@ from zts.workers.metrics import Metrics
 from zts.workers.options import WorkerOptions
 from zts.workers.requests import Reading, RequestProcessor, Requests
 from zts.workers.rows import Row, is_plain, row_of
+from zts.workers.worker_log import log
 
 __all__ = ["EntryPoint", "Service", "in_order", "measured"]
-
-log = logging.getLogger("zts.worker")
 
 _head_of: Final = itemgetter(2)  # of a WorkItem
 _is_typed: Final = itemgetter(2)  # of a Reading

@@ -164,10 +164,15 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         except OSError as exc:
             self._lose(record, exc)
         # A stat each line would cost more than the line; others' lines make the guess late, never wrong for long.
-        self._unchecked_bytes += 200 * len(getattr(record, "rows", ()) or (None,))
         if self._unchecked_bytes >= self._max_bytes // 50:
             self._unchecked_bytes = 0
             self._rotate_if(self._is_large)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines, and count them."""
+        text = super().format(record)
+        self._unchecked_bytes += len(text)
+        return text
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Lose the line when the disk is full: that must neither stop the service nor fill stderr with tracebacks."""

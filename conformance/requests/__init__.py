@@ -6,7 +6,18 @@ import json
 from typing import Final
 
 from conformance.case import Run
-from conformance.requests import batches, failures, handlers, inference, management, others, results, rows, security
+from conformance.requests import (
+    batches,
+    failures,
+    handlers,
+    inference,
+    management,
+    others,
+    process,
+    results,
+    rows,
+    security,
+)
 
 __all__ = ["all_runs"]
 
@@ -40,6 +51,10 @@ def _plain_runs() -> list[Run]:
         ),
         Run("batches", batches.CASES, PLAIN, models=batches.MODELS),
         Run("handlers", handlers.EAGER_CASES, PLAIN, models=handlers.EAGER),
+        Run("process", process.CASES, PLAIN, models=process.MODELS),
+        Run("process-unbuffered", process.CASES, PLAIN, {"PYTHONUNBUFFERED": "1"}, models=process.MODELS),
+        Run("process-async", process.ASYNC, PLAIN, models=("processasync.mar",), ready=()),
+        Run("process-posix", process.IN_POSIX_LOCALE, PLAIN, {"LC_ALL": "POSIX"}, models=process.MODELS),
         Run("archives", handlers.ARCHIVE_CASES, PLAIN, models=handlers.ARCHIVES),
         Run("archives-zts", handlers.ARCHIVE_CASES, PLAIN, models=handlers.ARCHIVES, archiver="zts"),
     ]

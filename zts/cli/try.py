@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, show, call, show."""
+    from zts.workers.handler_process import set_up_output
     from zts.workers.loader import LoadError, load_service
 
     body = _body(args.file)
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         options = _options(args, scratch)
         _show_row(item)
+        set_up_output()
         print("loading the handler …", file=sys.stderr)
         try:
             service = load_service(options)

@@ -74,7 +74,6 @@ def test_environment_is_the_agents_without_what_is_hidden_plus_torchserves() -> 
         "AWS": "a",
         "HOME": "/h",
         "PYTHONPATH": "pkg:/lib:/d/m",
-        "PYTHONUNBUFFERED": "1",
         "TS_DECODE_INPUT_REQUEST": "true",
         "TS_IPEX_ENABLE": "false",
         "TS_IPEX_GPU_ENABLE": "false",
