@@ -145,6 +145,8 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
 
 
 def _skip_without(needs: Sequence[str]) -> None:
+    odd = [name for name in needs if not re.fullmatch(r"[A-Za-z][\w.-]*", name)]
+    assert not odd, f"the paragraph 'Needs: …' has in backquotes what is no package or program: {odd}"
     missing = [name for name in needs if shutil.which(name) is None and importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
