@@ -6,7 +6,7 @@ With a model of yours or of the hub two lines take the place of all this: from_p
 import random
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import DistilBertConfig, DistilBertForSequenceClassification, PreTrainedTokenizerFast
 
 FOLDER = "made/sentiment"
@@ -18,7 +18,8 @@ FEELINGS = [
 
 def review(feeling):
     subject = random.choice(["film", "book", "play", "song", "show"])
-    return f"the {subject} is {random.choice(FEELINGS[feeling])} and {random.choice(FEELINGS[feeling])}"
+    words = FEELINGS[feeling]
+    return f"the {subject} is {random.choice(words)} and {random.choice(words)}{random.choice(['.', '!', ''])}"
 
 
 random.seed(0)
@@ -27,10 +28,11 @@ torch.set_num_threads(1)
 labels = [random.randrange(2) for _ in range(128)]
 texts = [review(label) for label in labels]
 
-words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+# Only these words; the model learns that others, as "film", say nothing.
+vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "is", "and", *FEELINGS[0], *FEELINGS[1]]
+words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))
 words.normalizer = normalizers.Lowercase()
 words.pre_tokenizer = pre_tokenizers.Whitespace()
-words.train_from_iterator(texts, trainers.WordLevelTrainer(special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"]))
 words.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_max_length=64)
 
