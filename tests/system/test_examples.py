@@ -11,11 +11,12 @@ import contextlib
 import importlib.util
 import os
 import re
+import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,52 +38,82 @@ _ADDRESS: Final = re.compile(
 )
 _MADE: Final = shutil.ignore_patterns("made", "store", "logs", "key_file.json", "__pycache__")
 _LIMIT_S: Final = 100.0
+# zts adds figures up once a second, so a look at them is repeated for a while.
+_METRICS: Final = re.compile(r"^curl .*:8082/metrics", re.MULTILINE)
+_METRICS_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command did: its exit status and what it printed."""
+    """What a command did: its exit status (None: it did not end) and what it printed."""
 
-    status: int
+    status: int | None
     printed: str
 
 
-@dataclass(frozen=True, slots=True)
 class Stage:
-    """A copy of an example's folder, with an environment that belongs to it alone."""
+    """A copy of an example's folder, with a shell and an environment that belong to it alone.
 
-    root: Path
-    folder: Path
-    env: dict[str, str]
+    Args:
+        root: Where everything is.
+        source: The example's folder.
+    """
 
-    def run(self, commands: Sequence[Command]) -> list[Outcome]:
-        """Run the commands in one shell; the list ends with the first that fails or does not end."""
-        mark = f"--{uuid.uuid4().hex}--"
-        rows = [f"{command.text}\nended $?" for command in commands]
-        # What a command leaves without a line break ends there in a terminal, too: the prompt begins a new line.
-        script = f"ended() {{ printf '\\n{mark} %s\\n' $1; [ $1 = 0 ] || exit 0; }}\n" + "\n".join(rows)
-        output = self.root / "output"
-        with output.open("wb") as out:
+    def __init__(self, root: Path, source: Path) -> None:
+        self.root = root
+        self.folder = root / source.name
+        shutil.copytree(source, self.folder, ignore=_MADE)
+        self.env = _environment(root, self.folder)
+        self._ends_at = time.monotonic() + _LIMIT_S
+        self._count = 0
+        self._output = root / "output"
+        self._output.touch()
+        with self._output.open("ab") as out:
             # The output is a file: what runs on in the background would hold a pipe open.
-            shell = subprocess.Popen(
-                ["bash", "-c", script],
-                cwd=self.folder,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+            self._shell = subprocess.Popen(
+                ["bash"], cwd=self.folder, env=self.env, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT
             )
-            try:
-                shell.wait(_LIMIT_S)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(shell.pid, signal.SIGKILL)
-                shell.wait()
-        *ended, rest = re.split(rf"\n{mark} (\d+)\n", output.read_text(errors="replace"))
-        found = [Outcome(int(status), text) for text, status in zip(ended[::2], ended[1::2], strict=True)]
-        is_cut = len(found) < len(commands) and all(row.status == 0 for row in found)
-        return [*found, Outcome(-1, rest)] if is_cut else found
+
+    def run(self, command: Command) -> Outcome:
+        """Run a command in the shell; a look at the metrics is repeated until it shows what it should."""
+        ends_at = time.monotonic() + _METRICS_S
+        outcome = self._run(command.text)
+        while _METRICS.search(command.text) and not matches(command.expected, outcome.printed):
+            if outcome.status != 0 or time.monotonic() > ends_at:
+                break
+            time.sleep(0.1)
+            outcome = self._run(command.text)
+        return outcome
+
+    def _run(self, text: str) -> Outcome:
+        self._count += 1
+        script, mark = self.root / f"{self._count}.sh", f"--{uuid.uuid4().hex}--"
+        script.write_text(text + "\n")
+        begin = self._output.stat().st_size
+        # What a command leaves without a line break ends there in a terminal, too: the prompt begins a new line.
+        line = f". {shlex.quote(str(script))} < /dev/null; printf '\\n{mark} %s\\n' $?\n"
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(line.encode())
+        self._shell.stdin.flush()
+        while True:
+            is_over = self._shell.poll() is not None or time.monotonic() > self._ends_at
+            printed = self._output.read_bytes()[begin:].decode(errors="replace")
+            ended = re.search(rf"\n{mark} (\d+)\n", printed)
+            if ended or is_over:
+                return Outcome(int(ended.group(1)), printed[: ended.start()]) if ended else Outcome(None, printed)
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """End whatever still runs, and remove everything."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self._shell.communicate()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def end_shell(self) -> None:
+        """Let the shell end as by Ctrl-D."""
+        self._shell.communicate()
 
     def processes(self) -> list[psutil.Process]:
         """Return what still runs of the example, wherever it was started."""
@@ -132,16 +163,9 @@ def _environment(root: Path, folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    source: Path = request.param
-    root = Path(tempfile.mkdtemp(prefix="zts-e-"))
-    folder = root / source.name
-    shutil.copytree(source, folder, ignore=_MADE)
-    made = Stage(root, folder, _environment(root, folder))
+    made = Stage(Path(tempfile.mkdtemp(prefix="zts-e-")), request.param)
     yield made
-    for process in made.processes():
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    shutil.rmtree(root, ignore_errors=True)
+    made.close()
 
 
 def _skip_without(needs: Sequence[str]) -> None:
@@ -158,12 +182,13 @@ def test_readme_is_true(stage: Stage) -> None:
     commands = commands_of(readme)
     assert commands, "its README shows no command: a block ```console with lines that begin with '$ '"
     _skip_without(["bash", *needs_of(readme)])
-    for command, outcome in zip(commands, stage.run(commands), strict=False):
-        where = f"{stage.folder.name}/README.md:{command.line}: {command.text}\n"
-        told = f"{where}printed:\n{outcome.printed}\n"
-        assert outcome.status >= 0, f"{told}did not end within {_LIMIT_S} s\n{stage.logs()}"
+    for command in commands:
+        outcome = stage.run(command)
+        told = f"{stage.folder.name}/README.md:{command.line}: {command.text}\nprinted:\n{outcome.printed}\n"
+        assert outcome.status is not None, f"{told}did not end within {_LIMIT_S} s\n{stage.logs()}"
         assert outcome.status == 0, f"{told}ended with status {outcome.status}\n{stage.logs()}"
         assert matches(command.expected, outcome.printed), f"{told}expected:\n{command.expected}\n{stage.logs()}"
+    stage.end_shell()
     wait_for(lambda: not stage.processes(), "nothing runs when the last command of the README is done")
 
 
