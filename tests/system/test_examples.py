@@ -185,9 +185,12 @@ def test_readme_is_true(stage: Stage) -> None:
     for command in commands:
         outcome = stage.run(command)
         told = f"{stage.folder.name}/README.md:{command.line}: {command.text}\nprinted:\n{outcome.printed}\n"
-        assert outcome.status is not None, f"{told}did not end within {_LIMIT_S} s\n{stage.logs()}"
-        assert outcome.status == 0, f"{told}ended with status {outcome.status}\n{stage.logs()}"
-        assert matches(command.expected, outcome.printed), f"{told}expected:\n{command.expected}\n{stage.logs()}"
+        if outcome.status is None:
+            pytest.fail(f"{told}did not end within {_LIMIT_S} s\n{stage.logs()}")
+        if outcome.status != 0:
+            pytest.fail(f"{told}ended with status {outcome.status}\n{stage.logs()}")
+        if not matches(command.expected, outcome.printed):
+            pytest.fail(f"{told}expected:\n{command.expected}\n{stage.logs()}")
     stage.end_shell()
     wait_for(lambda: not stage.processes(), "nothing runs when the last command of the README is done")
 
