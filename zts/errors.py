@@ -51,8 +51,12 @@ class ZtsError(Exception):
         public_message: One line that a client may read: what was wrong and what to do.
         http_status: Overrides the class's status for this one error.
         type_name: Overrides the class's TorchServe type for this one error.
+
+    Attributes:
+        answer: For callers of a model: what its handler answered with an error status of its own, else None.
     """
 
+    answer: object = None
     http_status: int = 500
     code: ClassVar[str] = "internal"
     type_name: str = "InternalServerException"

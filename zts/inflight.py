@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any, Final, NamedTuple
 
+from zts.errors import ZtsError
+from zts.wire.heads import ResultHead, pack_result_head, unpack_result_head
 from zts.wire.messages import Job, Result
+from zts.wire.values import BYTES, TEXT, decode_value, encode_value
 
 __all__ = ["BROKEN_STREAM", "Entry", "Inflight", "joined"]
 
@@ -18,6 +21,8 @@ __all__ = ["BROKEN_STREAM", "Entry", "Inflight", "joined"]
 _SLACK: Final = 1024
 
 
+# Encodings of parts that can be put together.
+_JOINABLE: Final = frozenset({BYTES, TEXT})
 BROKEN_STREAM: Final = "The broker went away in the middle of the answer; it cannot be continued."
 
 
@@ -44,12 +49,42 @@ _new: Final = tuple.__new__
 
 
 def joined(parts: Sequence[Result] | None, result: Result) -> Result:
-    """Return the whole answer: the parts that were kept, then the last one; an error stands for itself."""
+    """Return the whole answer: the parts that were kept, then the last one; an error stands for itself.
+
+    Bytes and texts are put together. Typed parts of other kinds (mappings, arrays), which a direct client gets, become
+    one list; an empty text or no bytes at its end, as handlers return behind their last part, is left out.
+    """
     if not parts or result.status >= 400:
         return result
-    first = parts[0]
-    body = b"".join([*(bytes(part.body) for part in parts), bytes(result.body)])
-    return Result(result.item_id, first.status, first.head, body)
+    rows = [*parts, result]
+    try:
+        return _put_together(rows)
+    except ZtsError as exc:
+        # The answer's own error, not that of the loop that goes on for all others.
+        head = pack_result_head(ResultHead(error=exc.code))
+        return Result(result.item_id, exc.http_status, head, exc.public_message.encode())
+
+
+def _put_together(rows: list[Result]) -> Result:
+    first = rows[0]
+    head = unpack_result_head(first.head)
+    if head.encoding:
+        heads = [head, *(unpack_result_head(row.head) for row in rows[1:])]
+        if not rows[-1].body and heads[-1].encoding in _JOINABLE:
+            del rows[-1], heads[-1]
+        if head.encoding not in _JOINABLE or {row.encoding for row in heads} != {head.encoding}:
+            return _listed(rows, heads)
+    return Result(first.item_id, first.status, first.head, b"".join([bytes(row.body) for row in rows]))
+
+
+def _listed(rows: Sequence[Result], heads: Sequence[ResultHead]) -> Result:
+    """Return typed parts as one answer: the list of their values."""
+    values = [
+        decode_value(head.encoding, head.dtype, head.shape, row.body) for head, row in zip(heads, rows, strict=True)
+    ]
+    encoded = encode_value(values)
+    head = heads[0]._replace(encoding=encoded.encoding, dtype=encoded.dtype, shape=encoded.shape)
+    return Result(rows[0].item_id, rows[0].status, pack_result_head(head), bytes(encoded.body))
 
 
 class Inflight:

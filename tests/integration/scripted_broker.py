@@ -11,9 +11,10 @@ import zmq
 
 from zts.wire import codec
 from zts.wire.heads import ResultHead, pack_result_head, unpack_job_head
-from zts.wire.messages import Beat, Hello, Job, Jobs, Message, Refused, Reply, Request, Result, Results, Welcome
+from zts.wire.messages import Beat, Chunks, Hello, Job, Jobs, Message, Refused, Reply, Request, Result, Results, Welcome
 
-AnswerJob = Callable[[Job], Result | None]
+# A list is a streamed answer: its parts and, unless that never comes (None), its last part.
+AnswerJob = Callable[[Job], "Result | list[Result | None] | None"]
 
 
 class ScriptedBroker:
@@ -91,8 +92,10 @@ class ScriptedBroker:
         if identity not in known:
             return [Refused("say_hello", "who are you?")]
         if isinstance(message, Jobs):
-            rows = [row for row in map(self.answer_job, message.rows) if row is not None]
-            return [Results(rows)] if rows else []
+            answers = [row if isinstance(row, list) else [row] for row in map(self.answer_job, message.rows)]
+            parts = [Chunks("", 0, [part]) for answer in answers for part in answer[:-1]]
+            rows = [answer[-1] for answer in answers if answer[-1] is not None]
+            return [*parts, *([Results(rows)] if rows else [])]
         if isinstance(message, Beat):
             return [Beat(self.broker_id, 1)]
         if isinstance(message, Request):

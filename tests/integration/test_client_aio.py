@@ -10,7 +10,8 @@ import uvloop
 
 import zts
 from tests.integration.scripted_broker import ScriptedBroker, echo, refuse
-from zts.errors import BadRequest, BrokerUnavailable, Cancelled, DeadlineExceeded, QueueFull
+from tests.integration.test_client_sync import streamed
+from zts.errors import BadRequest, BrokerUnavailable, Cancelled, DeadlineExceeded, HandlerFailed, QueueFull
 from zts.wire.messages import Cancel, Goodbye, Jobs
 
 
@@ -120,3 +121,24 @@ def test_close_fails_what_is_open(address: str, run: Any) -> None:
 
     with ScriptedBroker(address):
         run(main())
+
+
+def test_parts_of_a_streamed_answer_come_one_by_one(address: str, run: Any) -> None:
+    async def main() -> None:
+        async with zts.AsyncClient(address) as client:
+            assert [part async for part in client.stream("m", b"x")] == ["one ", "two ", "three"]
+            assert await client.predict("m", b"x") == "one two three"
+            async with client.stream("m", b"stall") as parts:
+                assert await anext(parts) == "one "
+            assert [part async for part in parts] == []
+            failing = client.stream("m", b"fail")
+            assert [await anext(failing), await anext(failing)] == ["one ", "two "]
+            with pytest.raises(HandlerFailed):
+                await anext(failing)
+            with pytest.raises(BadRequest):
+                client.stream("m", object())
+
+    with ScriptedBroker(address, streamed) as broker:
+        run(main())
+        broker.wait_for(lambda messages: isinstance(messages[-1], Goodbye))
+        assert [message.job_ids for message in broker.messages if isinstance(message, Cancel)] == [[3]]

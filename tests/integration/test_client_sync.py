@@ -206,3 +206,69 @@ def test_broken_loop_fails_its_jobs_instead_of_hanging(address: str, monkeypatch
         monkeypatch.setattr(client._loop._core, "tick", lambda now: 1 / 0)
         with pytest.raises((ServerError, Cancelled)):
             client.predict("m", b"")
+
+
+def streamed(job: Job) -> list[Result | None]:
+    """Answer with three parts; with ``"fail"`` the last one is an error, with ``"stall"`` it never comes."""
+    text = pack_result_head(ResultHead(encoding="text"))
+    parts: list[Result | None] = [Result(job.job_id, 200, text, part) for part in (b"one ", b"two ")]
+    last = {
+        b"fail": Result(job.job_id, 503, pack_result_head(ResultHead(error="handler_failed")), b"Prediction failed"),
+        b"stall": None,
+        b"odd": Result(job.job_id, 200, pack_result_head(ResultHead(encoding="ndarray")), b"x"),
+    }
+    return [*parts, last.get(bytes(job.body), Result(job.job_id, 200, text, b"three"))]
+
+
+def test_parts_of_a_streamed_answer_come_one_by_one_or_whole(address: str) -> None:
+    with ScriptedBroker(address, streamed), zts.Client(address) as client:
+        assert list(client.stream("m", b"x")) == ["one ", "two ", "three"]
+        assert client.predict("m", b"x") == "one two three"
+        with client.stream("m", b"x") as parts:
+            assert (next(parts), list(parts), list(parts)) == ("one ", ["two ", "three"], [])
+    with ScriptedBroker(address, echo), zts.Client(address) as client:
+        assert list(client.stream("m", "not streamed")) == ["not streamed"]
+        assert list(client.stream("m", "")) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [(b"fail", zts.errors.HandlerFailed), (b"odd", zts.errors.RemoteProtocolError)]
+)
+def test_an_error_comes_behind_the_parts_and_ends_the_stream(address: str, body: bytes, error: type[Exception]) -> None:
+    with ScriptedBroker(address, streamed), zts.Client(address) as client:
+        parts = client.stream("m", body)
+        assert [next(parts), next(parts)] == ["one ", "two "]
+        with pytest.raises(error):
+            next(parts)
+        assert list(parts) == []
+        with pytest.raises(error):
+            client.predict("m", body)
+        assert list(client.stream("m", b"x")) == ["one ", "two ", "three"]
+
+
+def test_a_stream_that_is_left_early_is_cancelled(address: str) -> None:
+    def cancelled(messages: list[object]) -> list[int]:
+        return [job_id for message in messages if isinstance(message, Cancel) for job_id in message.job_ids]
+
+    with ScriptedBroker(address, streamed) as broker, zts.Client(address) as client:
+        with client.stream("m", b"stall") as parts:
+            assert next(parts) == "one "
+        assert list(parts) == []
+        broker.wait_for(lambda messages: cancelled(messages) == [1])
+        for _part in client.stream("m", b"stall"):
+            break
+        broker.wait_for(lambda messages: cancelled(messages) == [1, 2])
+        assert list(client.stream("m", b"x")) == ["one ", "two ", "three"]
+        assert cancelled(broker.messages) == [1, 2]
+
+
+def test_a_stream_ends_with_its_deadline_and_with_its_client(address: str) -> None:
+    with ScriptedBroker(address, streamed), zts.Client(address) as client:
+        parts = client.stream("m", b"stall", timeout_s=0.3)
+        assert [next(parts), next(parts)] == ["one ", "two "]
+        with pytest.raises(DeadlineExceeded):
+            next(parts)
+        open_one = client.stream("m", b"stall")
+        assert [next(open_one), next(open_one)] == ["one ", "two "]
+    with pytest.raises(Cancelled):
+        next(open_one)

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import numpy as np
 import pytest
 
-from zts.inflight import Inflight
-from zts.wire.messages import Job
+from zts.client.jobs import answer_value
+from zts.errors import RemoteProtocolError
+from zts.inflight import Inflight, joined
+from zts.wire.heads import ResultHead, pack_result_head
+from zts.wire.messages import Job, Result
+from zts.wire.values import encode_value
 
 
 def job(job_id: int, timeout_ms: int = 1000) -> Job:
@@ -112,3 +118,52 @@ def test_random_operations_agree_with_a_plain_dict(seed: int) -> None:
                 del model[job_id]
         assert len(inflight) == len(model)
         assert inflight.next_deadline() == min((d for d in model.values() if d is not None), default=None)
+
+
+def part(value: object, status: int = 200, **head: Any) -> Result:
+    encoded = encode_value(value)
+    typed = ResultHead(encoding=encoded.encoding, dtype=encoded.dtype, shape=encoded.shape, **head)
+    return Result(7, status, pack_result_head(typed), bytes(encoded.body))
+
+
+@pytest.mark.parametrize(
+    ("values", "whole"),
+    [
+        (["a ", "b ", "c"], "a b c"),
+        (["a ", "b", ""], "a b"),
+        ([b"a", b"b", b""], b"ab"),
+        ([{"i": 1}, {"i": 2}, {"end": True}], [{"i": 1}, {"i": 2}, {"end": True}]),
+        ([{"i": 1}, ""], [{"i": 1}]),
+        ([[1], [2], b""], [[1], [2]]),
+        (["a", b"b"], ["a", b"b"]),
+        (["a", {"b": 1}, None], ["a", {"b": 1}, None]),
+        (["a", "b", b""], "ab"),
+        ([1, 2, 3], [1, 2, 3]),
+    ],
+)
+def test_typed_parts_make_one_answer_whatever_they_are(values: list[object], whole: object) -> None:
+    rows = [part(value) for value in values]
+    assert answer_value(joined(rows[:-1], rows[-1])) == whole
+
+
+def test_arrays_as_parts_are_a_list_of_arrays() -> None:
+    rows = [part(np.arange(3), headers=[("A", "1")]), part(np.ones((2, 2), "float32"))]
+    whole = answer_value(joined(rows[:-1], rows[-1]))
+    assert [array.tolist() for array in whole] == [[0, 1, 2], [[1, 1], [1, 1]]]
+    assert [array.dtype for array in whole] == [np.dtype("int64"), np.dtype("float32")]
+
+
+@pytest.mark.parametrize("head", [b"\xc1", pack_result_head(ResultHead(encoding="ndarray", dtype="int9"))])
+def test_a_part_that_cannot_be_read_is_its_answers_error(head: bytes) -> None:
+    whole = joined([part({"i": 1}), Result(7, 200, head, b"x")], part(""))
+    with pytest.raises(RemoteProtocolError):
+        answer_value(whole)
+
+
+def test_parts_of_rest_answers_are_put_together_and_errors_stand_alone() -> None:
+    first = Result(7, 201, pack_result_head(ResultHead(content_type="application/json")), b'{"i": 0}')
+    later = Result(7, 200, pack_result_head(ResultHead(headers=[("ts_stream_next", "true")])), b'{"i": 1}')
+    assert joined([first, later], later) == Result(7, 201, first.head, b'{"i": 0}{"i": 1}{"i": 1}')
+    failed = Result(7, 503, pack_result_head(ResultHead(error="handler_failed")), b"Prediction failed")
+    assert joined([first], failed) is failed
+    assert joined(None, first) is first

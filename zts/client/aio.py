@@ -18,6 +18,7 @@ from zts.client.addresses import default_endpoints
 from zts.client.connection import Connection
 from zts.client.core import ClientCore
 from zts.client.jobs import Headers, JobTemplate, Templates
+from zts.client.parts import AsyncParts, PartsWaiter
 from zts.client.waiters import settle
 from zts.clock import monotonic, wall_time_s
 from zts.errors import BadRequest, Cancelled, ZtsError
@@ -118,6 +119,36 @@ class AsyncClient:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
+
+    def stream(
+        self,
+        model: str,
+        data: object,
+        version: str | None = None,
+        timeout_s: float | None = -1,
+        priority: str = "normal",
+        headers: Headers = None,
+        content_type: str | None = None,
+    ) -> AsyncParts:
+        """Send a job in this turn of the loop and return an asynchronous iterator over the parts of its answer.
+
+        Arguments and errors are those of ``zts.Client.stream``.
+
+        Example::
+
+            async with client.stream("story", "Once upon a time") as parts:
+                async for part in parts:
+                    print(part, end="", flush=True)
+        """
+        self._open()
+        template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
+        queue: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+        waiter = PartsWaiter(queue.put_nowait)
+        waiter.job_id = next(self._ids)
+        job, now = template.job(waiter.job_id, data), monotonic()
+        self._core.submit(job, None if template.timeout_s is None else now + template.timeout_s, now, waiter)
+        self._turn_soon()
+        return AsyncParts(queue, waiter, self._cancel_job)
 
     async def close(self) -> None:
         """End the connection; unanswered jobs fail with ``Cancelled``. Calls after the first do nothing."""

@@ -45,6 +45,16 @@ class Tick(NamedTuple):
     answers: list[Answer]
 
 
+class TakesParts:
+    """Base of waiters that get a streamed answer part by part. Others get it whole, at its end.
+
+    Attributes:
+        part_waiter: Stands as the waiter of the answers that are parts but the last one.
+    """
+
+    part_waiter: Any
+
+
 class ClientCore:
     """The jobs of one client on one connection at a time.
 
@@ -153,8 +163,7 @@ class ClientCore:
             self._take_results(message)
         elif isinstance(message, Chunks):
             for row in message.rows:
-                if row.item_id in self._pending:
-                    self._parts.setdefault(row.item_id, []).append(row)
+                self._take_part(row)
         elif isinstance(message, Welcome):
             if not self._welcomed:
                 wish_s = message.heartbeat_ms / 1000
@@ -215,6 +224,17 @@ class ClientCore:
         self._fail_all(error)
         answers, self._answers = self._answers, []
         return answers
+
+    def _take_part(self, row: Result) -> None:
+        pending = self._pending.get(row.item_id)
+        if pending is None:
+            return
+        kept = self._parts.setdefault(row.item_id, [])
+        waiter = pending[0]
+        if isinstance(waiter, TakesParts):
+            self._answers.append((waiter.part_waiter, row, None))
+        else:
+            kept.append(row)
 
     def _take_results(self, message: Results) -> None:
         take, answer, parts = self._pending.pop, self._answers.append, self._parts

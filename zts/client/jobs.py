@@ -21,7 +21,7 @@ from zts.wire.heads import (
     pack_job_head,
     unpack_result_head,
 )
-from zts.wire.messages import HIGH, LOW, NORMAL, Job, Result
+from zts.wire.messages import HIGH, LOW, NORMAL, Body, Job, Result
 from zts.wire.values import BYTES, EncodedValue, decode_value, encode_value
 
 __all__ = ["PRIORITIES", "Headers", "JobOptions", "JobTemplate", "Templates", "answer_value"]
@@ -216,19 +216,41 @@ def answer_value(result: Result) -> Any:
     """Return what the model answered: a typed value, parsed JSON, text or bytes.
 
     Raises:
-        ZtsError: The error that the answer is: the same class for the same cause as REST's status.
+        ZtsError: The error that the answer is: the same class for the same cause as REST's status. What a handler
+            answered with an error status of its own is the error's ``answer``, and as text its message.
         RemoteProtocolError: If the answer cannot be read.
     """
     packed = result.head
     head = _short_head(packed) if len(packed) <= _SHORT_HEAD_BYTES else unpack_result_head(packed)
-    if result.status >= 400 or head.error:
+    if head.error:
         message = bytes(result.body).decode("utf-8", "replace")
         raise error_from_wire(head.error, message, result.status, head.type_name or None)
+    value = _value(head, result.body)
+    if result.status >= 400:
+        error = error_from_wire("", _as_text(value), result.status, head.type_name or None)
+        error.answer = value
+        raise error
+    return value
+
+
+def _value(head: ResultHead, body: Body) -> Any:
     if head.encoding == BYTES:
-        return bytes(result.body)
+        return bytes(body)
     if head.encoding:
-        return decode_value(head.encoding, head.dtype, head.shape, result.body)
-    return _untyped(head, bytes(result.body))
+        return decode_value(head.encoding, head.dtype, head.shape, body)
+    return _untyped(head, bytes(body))
+
+
+def _as_text(value: object) -> str:
+    """Return as one line what a handler answered with an error status."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return str(value)  # arrays, or data with arrays or bytes in it
 
 
 @lru_cache(maxsize=256)

@@ -15,12 +15,14 @@ import uuid
 import weakref
 from collections.abc import Iterable
 from concurrent.futures import Future
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
 from zts.client.addresses import default_endpoints
 from zts.client.io_thread import IoThread, Submitted
 from zts.client.jobs import Headers, JobTemplate, Templates
+from zts.client.parts import Parts, PartsWaiter
 from zts.client.waiters import Group, JobFuture, OneAnswer, Waiter
 from zts.clock import monotonic
 from zts.errors import BadRequest
@@ -74,6 +76,9 @@ class Client:
         content_type: str | None = None,
     ) -> Any:
         """Send ``data`` to ``model`` and return its answer.
+
+        A streamed answer comes whole: its texts or bytes put together, parts of other kinds as a list. ``stream`` gives
+        them one by one.
 
         Args:
             model: Name of a registered model.
@@ -157,6 +162,36 @@ class Client:
         entries = [self._job(template, item, group.slot()) for item in items]
         self._loop.submit(entries)
         return group.wait()
+
+    def stream(
+        self,
+        model: str,
+        data: object,
+        version: str | None = None,
+        timeout_s: float | None = -1,
+        priority: str = "normal",
+        headers: Headers = None,
+        content_type: str | None = None,
+    ) -> Parts:
+        """Send a job and return an iterator over the parts of its answer, each as soon as the handler sends it.
+
+        The arguments are ``predict``'s; the budget is that of the whole answer. A model that does not stream answers
+        in one part. Leaving the iterator early, best by ``with``, cancels the job.
+
+        Raises:
+            BadRequest: At once, as in ``predict``; all other errors come out of the iterator, also behind parts.
+
+        Example::
+
+            with client.stream("story", "Once upon a time") as parts:
+                for part in parts:
+                    print(part, end="", flush=True)
+        """
+        template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
+        queue: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        waiter = PartsWaiter(queue.put)
+        self._loop.submit([self._job(template, data, waiter)])
+        return Parts(queue, waiter, self._cancel_job)
 
     def _cancel_job(self, job_id: int) -> None:
         # A method of the client and not of the thread, so that a future keeps the client alive.

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from zts.client.jobs import JobOptions, JobTemplate, Templates, answer_value
-from zts.errors import BadRequest, ModelNotFound, RemoteProtocolError, ServerError, ZtsError
+from zts.errors import BadRequest, ClientError, ModelNotFound, RemoteProtocolError, ServerError, ZtsError
 from zts.wire.heads import JobHead, ResultHead, pack_result_head, unpack_job_head
 from zts.wire.messages import Job, Result
+from zts.wire.values import encode_value
 
 
 def answer(body: bytes, status: int = 200, **head: object) -> Result:
@@ -64,6 +66,32 @@ def test_answer_is_read_by_its_head(result: Result, value: object) -> None:
 def test_answer_that_is_an_error_is_raised(result: Result, kind: type[ZtsError], text: str) -> None:
     with pytest.raises(kind, match=text):
         answer_value(result)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"error": "no area, größer"}, '{"error": "no area, größer"}'),
+        ([1, 2.5, None], "[1, 2.5, null]"),
+        ("too small", "too small"),
+        (b"\xffbytes", "\ufffdbytes"),
+        ({"raw": b"x"}, "{'raw': b'x'}"),
+        (np.arange(3), "[0 1 2]"),
+    ],
+)
+def test_what_a_handler_answers_with_an_error_status_is_readable_and_kept(value: object, text: str) -> None:
+    encoded = encode_value(value)
+    given = {"encoding": encoded.encoding, "dtype": encoded.dtype, "shape": encoded.shape}
+    with pytest.raises(ClientError) as caught:
+        answer_value(answer(bytes(encoded.body), 422, **given))
+    assert (caught.value.http_status, str(caught.value)) == (422, text)
+    assert np.array_equal(caught.value.answer, value)
+
+
+def test_errors_of_zts_have_no_answer() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        answer_value(answer(b"Model not found: x", 404, error="model_not_found"))
+    assert caught.value.answer is None
 
 
 @pytest.mark.parametrize("options", [{"timeout_s": 0}, {"timeout_s": float("inf")}, {"priority": 1}, {"version": 1.0}])
