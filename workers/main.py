@@ -23,6 +23,7 @@ from typing import Final
 
 from zts.allocator import keep_freed_memory
 from zts.errors import ConfigError
+from zts.signals import is_wanted
 from zts.workers.control import Board, ControlThread, Inbox, say
 from zts.workers.events import EXIT_DONE, LeaveAsked
 from zts.workers.loop import ComputeLoop
@@ -106,7 +107,10 @@ def _prepare_process(options: WorkerOptions) -> None:
 
 def _listen_to_signals(control: ControlThread, *, managed: bool) -> None:
     signal.signal(signal.SIGTERM, control.signal_handled)
-    signal.signal(signal.SIGINT, signal.SIG_IGN if managed else control.signal_handled)
+    if managed:
+        signal.signal(signal.SIGINT, lambda *_: None)  # not ignored: what the handler starts would ignore it, too
+    elif is_wanted(signal.SIGINT):
+        signal.signal(signal.SIGINT, control.signal_handled)
     signal.set_wakeup_fd(control.signal_fd, warn_on_full_buffer=False)
 
 

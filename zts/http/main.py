@@ -136,7 +136,8 @@ class HttpService:
         """Answer new requests with 503 and ``text`` from now on; they come in as before."""
         for app in self._apps:
             app.refuse(text)
-        self.link.finish()
+        if self._link is not None:
+            self._link.finish()
 
     async def cut(self, text: str) -> None:
         """Leave the broker, and answer with 503 and ``text`` what is open."""
