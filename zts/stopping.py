@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-__all__ = ["CUT_AT_ONCE", "REFUSAL", "SAME_WISH_S", "Ending", "Step", "cut_text"]
+__all__ = ["CUT_EARLY", "REFUSAL", "SAME_WISH_S", "Ending", "Step", "cut_text"]
 
 # One wish may come as two signals: timeout(1) and some shells signal the process and then its group.
 SAME_WISH_S: Final = 0.5
@@ -18,7 +18,7 @@ SAME_WISH_S: Final = 0.5
 _EARLIER_S: Final = 0.5
 
 REFUSAL: Final = "The server is stopping and takes no new requests: send it to another server, or again in a while."
-CUT_AT_ONCE: Final = "The server was told to stop at once, and the request was not finished: send it again in a while."
+CUT_EARLY: Final = "The server is stopping, and the request was not finished: send it again in a while."
 
 
 def cut_text(budget_s: float) -> str:
@@ -94,4 +94,4 @@ class Ending:
 
     def why(self, now: float) -> str:
         """Return what the clients of requests read that are answered at ``now`` because of this end."""
-        return cut_text(self._budget_s) if now >= self.deadline - _EARLIER_S else CUT_AT_ONCE
+        return cut_text(self._budget_s) if now >= self.deadline - _EARLIER_S else CUT_EARLY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zts.stopping import CUT_AT_ONCE, SAME_WISH_S, Ending, Step, cut_text
+from zts.stopping import CUT_EARLY, SAME_WISH_S, Ending, Step, cut_text
 
 
 def test_nobody_told_it_anything() -> None:
@@ -43,7 +43,7 @@ def test_after_draining_the_word_to_leave_means_now() -> None:
     ending.drain(100.0)
     ending.leave(100.1)
     assert ending.step(100.1, 7) is Step.LEAVE
-    assert ending.why(100.1) == CUT_AT_ONCE
+    assert ending.why(100.1) == CUT_EARLY
 
 
 def test_the_second_word_to_leave_means_now_unless_it_is_the_first_one_twice() -> None:
@@ -53,7 +53,7 @@ def test_the_second_word_to_leave_means_now_unless_it_is_the_first_one_twice() -
     assert ending.step(101.0, 1) is Step.DRAIN
     ending.leave(100.0 + SAME_WISH_S)
     assert ending.step(101.0, 1) is Step.LEAVE
-    assert ending.why(101.0) == CUT_AT_ONCE
+    assert ending.why(101.0) == CUT_EARLY
 
 
 def test_a_second_word_to_drain_changes_nothing() -> None:
