@@ -16,6 +16,7 @@ from unittest import mock
 from zts.broker import events as broker
 from zts.broker.scheduler import Scheduler
 from zts.client.core import ClientCore
+from zts.errors import ServerStopping
 from zts.http import zmq_link
 from zts.http.app import Application, Tally
 from zts.http.fast_connection import FastConnection
@@ -283,7 +284,7 @@ def _link(leaving: ExitStack) -> Callable[[], object]:
     )
     with mock.patch.object(zmq_link, "Channel", channel):
         link.start(loop)
-    leaving.callback(link.close)
+    leaving.callback(link.close, ServerStopping("The server is stopping."))
     data = made[0]
     data.on_message(Welcome("b", 1000))
     answers: list[Result] = []

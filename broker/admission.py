@@ -12,7 +12,7 @@ from zts.broker.clients import ClientBook
 from zts.broker.entries import ModelEntry, ModelTable
 from zts.broker.events import Action, JobsArrived
 from zts.broker.jobs import NO_DEADLINE, QUEUED, Arrival, ClientRecord, PendingJob
-from zts.errors import QueueFull
+from zts.errors import QueueFull, ServerStopping
 from zts.wire.messages import Job
 
 __all__ = ["Admission"]
@@ -25,9 +25,12 @@ class Admission:
         models, book: The scheduler's.
         dispatch: Hands waiting jobs of a model version to workers now.
         mark: Has a model version looked at when the tick ends.
+
+    Attributes:
+        refusal: What the clients of new jobs read in ``turn_away``.
     """
 
-    __slots__ = ("_book", "_dispatch", "_mark", "_models", "_next_item_id")
+    __slots__ = ("_book", "_dispatch", "_mark", "_models", "_next_item_id", "refusal")
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Admission:
         self._dispatch = dispatch
         self._mark = mark
         self._next_item_id = 1
+        self.refusal = ""
 
     def take_in(self, event: JobsArrived, now: float) -> list[Action]:
         """Queue the jobs of a message, or answer those that cannot be; nothing is to be done at once."""
@@ -92,6 +96,23 @@ class Admission:
             fresh.append(job)
         client.newest_id = newest
         self._take_in(arrival, fresh)
+        return []
+
+    def turn_away(self, event: JobsArrived, now: float) -> list[Action]:
+        """Stand in for ``take_in`` while the broker stops: refuse new jobs but those of a client that finishes."""
+        client = self._book.client(event.client)
+        if client.is_finishing:
+            return self.take_in(event, now)
+        for wire in event.jobs:
+            job_id, name, version = wire[:3]
+            if job_id > client.newest_id:
+                client.newest_id = job_id
+            elif self._book.is_known(client, job_id):
+                continue
+            entry = self._models.find(name, version)
+            if entry is not None:
+                entry.requests[0 if version else 1] += 1
+            self._book.refuse(client, job_id, ServerStopping, self.refusal, entry)
         return []
 
     def _arrival(self, client: ClientRecord, wire: Job, now: float) -> Arrival | None:

@@ -12,7 +12,7 @@ from zts.broker.entries import ModelEntry
 from zts.broker.events import Action
 from zts.broker.finished import FinishedJobs
 from zts.broker.jobs import DONE, QUEUED, ClientRecord, PendingJob, ResultRow, error_result
-from zts.errors import Cancelled, DeadlineExceeded, ZtsError
+from zts.errors import Cancelled, DeadlineExceeded, ServerStopping, ZtsError
 from zts.wire.messages import Result
 
 __all__ = ["ClientBook"]
@@ -97,6 +97,20 @@ class ClientBook:
             else:
                 where = "before the worker had answered"
             self.fail(job, DeadlineExceeded, f"The job's time budget of {budget_ms} ms was over {where}.")
+
+    def unfinished(self) -> int:
+        """Return how many jobs have no answer."""
+        return sum(len(client.jobs) for client in self._clients.values())
+
+    def give_up(self, text: str) -> None:
+        """Answer every job that has no answer, wherever it is, with the reason that the server stops."""
+        for client in self._clients.values():
+            for job in list(client.jobs.values()):
+                if job.state == QUEUED:
+                    job.arrival.entry.queue.drop(job)
+                else:
+                    self.withdrawn.setdefault(job.worker_id, []).append(job.item_id)
+                self.fail(job, ServerStopping, text)
 
     def cancel(self, client_id: str, job_ids: Sequence[int]) -> int:
         """Cancel jobs that are pending and return how many ids nobody knows. Answers that exist stay."""

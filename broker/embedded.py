@@ -117,6 +117,22 @@ class EmbeddedBroker:
         self.service.detach(monotonic())
         self.soon()
 
+    @property
+    def unfinished(self) -> int:
+        """How many jobs have no answer, the local peer's included."""
+        return self.service.unfinished
+
+    def begin_stop(self, text: str) -> None:
+        """Refuse what is new from now on, with ``text``; the local peer's last jobs are welcome."""
+        self.service.begin_stop(text, monotonic())
+        self.soon()
+
+    def end_stop(self, text: str) -> None:
+        """Answer everything that is open, with ``text``."""
+        self._turn()  # what the local peer has said
+        self.service.end_stop(text, monotonic())
+        self.soon()
+
     def soon(self) -> None:
         """Have a turn in the loop's next round; calls before it have one turn together."""
         if not self._is_due and self._is_open:
@@ -124,7 +140,7 @@ class EmbeddedBroker:
             self._loop.call_soon(self._due_turn)
 
     def close(self) -> None:
-        """Leave the loop and close the sockets."""
+        """Leave the loop and close the sockets; what clients were told still has a moment to leave."""
         if not self._is_open:
             return
         self._is_open = False
@@ -132,7 +148,7 @@ class EmbeddedBroker:
             self._timer.cancel()
         for _bit, option in self._events:
             self._loop.remove_reader(int(option(zmq.FD)))
-        self._sockets.close()
+        self._sockets.close(flush=True)
 
     def _wake(self, bit: int) -> None:
         self._ready |= bit

@@ -24,6 +24,7 @@ __all__ = [
     "BatchDone",
     "BatchSent",
     "ChunksArrived",
+    "ClientFinishes",
     "ClientGone",
     "Count",
     "DefaultChanged",
@@ -39,6 +40,8 @@ __all__ = [
     "SendChunks",
     "SendFence",
     "SendResults",
+    "StopBegan",
+    "StopEnded",
     "TickEnded",
     "WorkerDraining",
     "WorkerGone",
@@ -109,6 +112,27 @@ class ClientGone:
     """A client will not come back: all its jobs are cancelled and its finished ones forgotten."""
 
     client: str
+
+
+@dataclass(slots=True)
+class ClientFinishes:
+    """A server in front of us takes in nothing new any more: what it still sends it had before a ``StopBegan``."""
+
+    client: str
+
+
+@dataclass(slots=True)
+class StopBegan:
+    """From now on new jobs are answered ``stopping`` with ``text``; those that are here may still run."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class StopEnded:
+    """Every unfinished job, queued or at a worker, is answered ``stopping`` with ``text`` when the tick ends."""
+
+    text: str
 
 
 @dataclass(slots=True)
@@ -189,6 +213,9 @@ Event: TypeAlias = (
     | JobsArrived
     | JobsCancelled
     | ClientGone
+    | ClientFinishes
+    | StopBegan
+    | StopEnded
     | WorkerReady
     | OutcomesArrived
     | ChunksArrived

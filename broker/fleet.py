@@ -20,6 +20,8 @@ from zts.broker.fleet_events import (
     DataLost,
     FleetAction,
     FleetEvent,
+    StopBegan,
+    StopEnded,
     SubscribersChanged,
     Tick,
     WriteJournal,
@@ -85,6 +87,8 @@ class Fleet:
             DataLeft: self._on_data_left,
             DataLost: self._on_data_lost,
             SubscribersChanged: self._on_subscribers,
+            StopBegan: self._on_stop_began,
+            StopEnded: self._on_stop_ended,
             Tick: self._on_tick,
         }
 
@@ -346,6 +350,18 @@ class Fleet:
         worker = self._state.workers.get(event.worker_id)
         if worker is not None:
             self._workers.data_lost(worker, event.epoch, now)
+
+    # ------------------------------------------------------------ the end
+
+    def _on_stop_began(self, event: StopBegan, now: float) -> None:
+        self._state.stopping = event.text
+        if not self._state.nodes:  # nobody starts one any more
+            self._state.deadlines.drop(("nodes", None))
+            self._requests.no_node_came()
+            self._nodes.all_changed()
+
+    def _on_stop_ended(self, event: StopEnded, now: float) -> None:
+        self._requests.give_up(event.text)
 
     # ------------------------------------------------------------ time
 

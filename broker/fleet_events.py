@@ -27,6 +27,8 @@ __all__ = [
     "RouteWorker",
     "SendControl",
     "SendWorker",
+    "StopBegan",
+    "StopEnded",
     "SubscribersChanged",
     "TellScheduler",
     "Tick",
@@ -84,12 +86,36 @@ class SubscribersChanged:
 
 
 @dataclass(slots=True)
+class StopBegan:
+    """The broker stops: from now on nothing is registered, scaled or unregistered; askers read ``text``."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class StopEnded:
+    """The broker is about to leave: everybody who waits for a reply gets ``text``."""
+
+    text: str
+
+
+@dataclass(slots=True)
 class Tick:
     """Time passed: look at deadlines."""
 
 
 FleetEvent: TypeAlias = (
-    ControlArrived | ControlLost | DataHello | DataLeft | DataLost | SubscribersChanged | Tick | BatchSent | BatchDone
+    ControlArrived
+    | ControlLost
+    | DataHello
+    | DataLeft
+    | DataLost
+    | SubscribersChanged
+    | StopBegan
+    | StopEnded
+    | Tick
+    | BatchSent
+    | BatchDone
 )
 
 # ---------------------------------------------------------------- actions

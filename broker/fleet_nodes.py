@@ -185,7 +185,7 @@ class Nodes:
                 self._workers.move(worker, WorkerEvent.SILENT, f"its node agent is gone: {reason}", now, cause)
             elif not worker.wanted and worker.state not in SERVING:
                 self._workers.move(worker, WorkerEvent.EXITED, f"its node agent is gone: {reason}", now)
-        if not state.nodes:
+        if not state.nodes and not state.stopping:
             state.deadlines.set(("nodes", None), now + NODE_WAIT_S)
         self.all_changed()
         return self._take_pending(node_id)

@@ -22,6 +22,7 @@ from zts.errors import (
     DefaultVersionInUse,
     NoWorker,
     ServerError,
+    ServerStopping,
     StartWorkersFailed,
     VersionNotFound,
     ZtsError,
@@ -40,6 +41,8 @@ PREPARE_TRIES: Final = 2
 START_SLACK_S: Final = 30.0
 # Arguments of models.register that come from the command line and the configuration, never from REST.
 OPERATORS_ARGS: Final = frozenset({"at_startup", "snapshot"})
+# Verbs that are still done while the broker stops: they change nothing.
+_LOOKS: Final = frozenset({"models.list", "models.describe", "health", "status", "stats"})
 
 _Verb = Callable[[bytes, Request, float], None]
 
@@ -70,12 +73,30 @@ class Requests:
         try:
             if verb is None:
                 raise BadRequest(f"unknown verb {request.verb!r}")
+            if self._state.stopping and request.verb not in _LOOKS:
+                raise ServerStopping(self._state.stopping)
             verb(connection, request, now)
         except ZtsError as error:
             self._state.reply_error(connection, request.request_id, error)
 
     def _answer(self, connection: bytes, request: Request, body: Mapping[str, Any]) -> None:
         self._state.reply(connection, request.request_id, 200, body)
+
+    def give_up(self, text: str) -> None:
+        """Answer everybody who waits: the broker leaves."""
+        error = ServerStopping(text)
+        homeless, self._state.homeless = self._state.homeless, []
+        for connection, request, _ in homeless:
+            self._state.reply_error(connection, request.request_id, error)
+        for pending in list(self._state.pending.values()):
+            self._forget(pending)
+            if pending.asker is not None:
+                self._state.reply_error(pending.asker[0], pending.asker[1].request_id, error)
+        # A version that is being unregistered is known to its workers only.
+        versions = [entry for model in self._state.models.values() for entry in model.versions.values()]
+        for entry in {*versions, *(worker.version for worker in self._state.workers.values())}:
+            for wait in list(entry.waits):
+                self._done_badly(wait, error)
 
     # ------------------------------------------------------------ register
 

@@ -187,6 +187,7 @@ class FleetState:
     generation: int = 0
     event_number: int = 0
     awaited_nodes: set[str] = field(default_factory=set)
+    stopping: str = ""  # what askers read while the broker stops
     out: list[FleetAction] = field(default_factory=list)
 
     # ------------------------------------------------------------ looking up

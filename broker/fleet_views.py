@@ -18,6 +18,9 @@ class LoadView(Protocol):
     def queued(self, name: str, version: str) -> int:
         """Return how many jobs wait for a version."""
 
+    def unfinished(self) -> int:
+        """Return how many jobs have no answer."""
+
     def stats(self, now: float) -> list[dict[str, Any]]:
         """Return the ``models`` part of verb ``stats``."""
 
@@ -89,7 +92,8 @@ class Views:
             ready = ready and (count > 0 or entry.min_workers == 0)
             models[name] = {"version": model.default, "ready_workers": count, "min_workers": entry.min_workers}
         starting = bool(self._state.start_order)
-        return {"healthy": healthy, "ready": ready and healthy and not starting, "models": models}
+        ready = ready and healthy and not starting and not self._state.stopping
+        return {"healthy": healthy, "ready": ready, "models": models}
 
     def status(self, now: float) -> dict[str, Any]:
         """Return broker, nodes, HTTP servers, models and counters."""
@@ -106,8 +110,9 @@ class Views:
             if peer.role == "http"
         ]
         versions = [entry for model in state.models.values() for entry in model.versions.values()]
+        stopping = {"stopping": True, "unfinished_jobs": self._load.unfinished()} if state.stopping else {}
         return {
-            "broker": {**self._broker, **identity, "event_number": state.event_number},
+            "broker": {**self._broker, **identity, "event_number": state.event_number, **stopping},
             "nodes": nodes,
             "https": https,
             "models": self.records(versions),

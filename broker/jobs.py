@@ -15,6 +15,7 @@ from zts.errors import (
     NoWorker,
     PoisonJob,
     QueueFull,
+    ServerStopping,
     VersionNotFound,
     WorkerDied,
     ZtsError,
@@ -126,9 +127,10 @@ class ClientRecord:
         groups: What it was answered and is remembered, oldest first, by ``SendResults``.
         answers: The rows of ``groups`` and those of ``out`` up to ``out_seen``, by job id; None while nobody asks.
         asked_at: When somebody asked last, see ``FinishedJobs.find``.
+        is_finishing: It takes in nothing new itself: its last jobs are welcome although the broker stops.
     """
 
-    __slots__ = ("answers", "asked_at", "client_id", "groups", "jobs", "newest_id", "out", "out_seen")
+    __slots__ = ("answers", "asked_at", "client_id", "groups", "is_finishing", "jobs", "newest_id", "out", "out_seen")
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
@@ -139,11 +141,21 @@ class ClientRecord:
         self.answers: dict[int, ResultRow] | None = None
         self.out_seen = 0
         self.asked_at = 0
+        self.is_finishing = False
 
 
 _HEADS: Final[dict[type[ZtsError], bytes]] = {
     kind: pack_result_head(ResultHead(error=kind.code))
-    for kind in (DeadlineExceeded, ModelNotFound, NoWorker, PoisonJob, QueueFull, VersionNotFound, WorkerDied)
+    for kind in (
+        DeadlineExceeded,
+        ModelNotFound,
+        NoWorker,
+        PoisonJob,
+        QueueFull,
+        ServerStopping,
+        VersionNotFound,
+        WorkerDied,
+    )
 }
 
 

@@ -10,6 +10,7 @@ silent then. Each socket on which something was sent is therefore asked once bef
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +22,7 @@ from zts.broker.outlet import CLIENT, CONTROL, EVENT, WORKER
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets
 from zts.clock import monotonic
+from zts.stopping import REFUSAL, Ending, Step
 
 __all__ = ["BrokerLoop"]
 
@@ -34,15 +36,14 @@ class BrokerLoop:
 
     Args:
         service, sockets: The broker and its sockets; the caller closes these.
-        wake_fd: A file descriptor that becomes readable when ``should_stop`` may have changed.
-        should_stop: Asked once in each wake-up.
+        wake_fd: A file descriptor, not blocking, that becomes readable when ``ending`` was told something.
+        ending: Told by signal handlers; asked in each wake-up.
     """
 
-    def __init__(
-        self, service: BrokerService, sockets: Sockets, *, wake_fd: int, should_stop: Callable[[], bool]
-    ) -> None:
+    def __init__(self, service: BrokerService, sockets: Sockets, *, wake_fd: int, ending: Ending) -> None:
         self._service = service
-        self._should_stop = should_stop
+        self._wake_fd = wake_fd
+        self._ending = ending
         self._intake = Intake(sockets, service)
         self._options: tuple[tuple[int, Callable[[int], Any]], ...] = (
             (WORKER, sockets.worker.getsockopt),
@@ -59,13 +60,32 @@ class BrokerLoop:
             self._bits[descriptor] = bit
         self._ready = _ALL  # sockets that may hold messages without their descriptors saying so
         self._look_at = 0.0  # the earliest deadline, as known when we last slept
+        self._wake_at = float("inf")  # for ``ending``
 
     def run(self) -> None:
-        """Serve until ``should_stop()``; no peer's message ends it."""
-        self._service.restore(monotonic())
-        while not self._should_stop():
+        """Serve until ``ending`` lets us leave; no peer's message ends it."""
+        service, ending = self._service, self._ending
+        service.restore(monotonic())
+        while not ending.is_asked:
             self.turn()
+        service.begin_stop(REFUSAL, monotonic())
+        self._wake_at = ending.deadline
+        while ending.step(monotonic(), service.unfinished) is Step.DRAIN:
+            self._turn_and_listen()
+        self._wake_at = float("inf")
+        service.end_stop(ending.why(monotonic()), monotonic())
+        while ending.step(monotonic(), 0) is Step.HOLD:
+            self._turn_and_listen()
+        self._ready = _ALL  # refuse what has come meanwhile
+        self.turn()
         self._epoll.close()
+
+    def _turn_and_listen(self) -> None:
+        try:
+            os.read(self._wake_fd, 4096)  # or it would go on waking us
+        except BlockingIOError:
+            pass
+        self.turn()
 
     def turn(self) -> None:
         """Wait for something to happen, or for a deadline, then deal with all of it."""
@@ -100,9 +120,10 @@ class BrokerLoop:
 
     def _pause_s(self) -> float | None:
         first = self._service.next_deadline()
-        if first is None:
-            self._look_at = float("inf")
+        self._look_at = float("inf") if first is None else first
+        if first is None or first > self._wake_at:
+            first = self._wake_at
+        if first == float("inf"):
             return None
-        self._look_at = first
         # The epoll rounds up to milliseconds, so that the deadline has really come when we wake.
         return max(0.0, first - monotonic())

@@ -21,34 +21,29 @@ from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise
 from zts.clock import monotonic, wall_time_s
 from zts.garbage import spare_what_is_here
 from zts.settings import Settings
+from zts.signals import DRAIN_SIGNAL, STOP_SIGNALS, is_wanted
+from zts.stopping import Ending
 
 __all__ = ["make_service", "run"]
 
 _log = logging.getLogger("zts.broker")
 
 
-class _Stop:
-    """Set by SIGTERM and SIGINT."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    def __call__(self) -> bool:
-        return self.signal != 0
-
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-
-
 @contextlib.contextmanager
-def _signals(stop: _Stop) -> Iterator[int]:
-    """Route SIGTERM and SIGINT to ``stop``; yield a file descriptor that wakes the poller when one comes."""
+def _signals(ending: Ending) -> Iterator[int]:
+    """Tell ``ending`` of signals; yield a file descriptor that wakes the poller when one comes."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        tell = ending.drain if number == DRAIN_SIGNAL else ending.leave
+        tell(monotonic())
+
     reader, writer = socket.socketpair()
     with reader, writer:
         reader.setblocking(False)
         writer.setblocking(False)
         old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        old = {number: signal.signal(number, stop.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (DRAIN_SIGNAL, *filter(is_wanted, STOP_SIGNALS))
+        old = {number: signal.signal(number, on_signal) for number in numbers}
         try:
             yield reader.fileno()
         finally:
@@ -65,7 +60,7 @@ def make_service(settings: Settings, sockets: Sockets, broker_id: str) -> Broker
 
 
 def run(settings: Settings) -> int:
-    """Be the broker until SIGTERM or SIGINT; return the exit code.
+    """Be the broker until SIGTERM or SIGINT, end what is open, and return the exit code.
 
     Raises:
         ConfigError: If an address or the runtime folder cannot be used.
@@ -74,19 +69,21 @@ def run(settings: Settings) -> int:
     keep_freed_memory(one_arena=True)
     prepare_runtime_dir(settings.runtime_dir)
     files = raise_file_limit()
-    stop = _Stop()
+    ending = Ending(settings.drain_timeout_s)
     broker_id = uuid.uuid4().hex
-    with _signals(stop) as wake_fd:
+    with _signals(ending) as wake_fd:
         sockets = open_sockets(settings.endpoints)
+        is_over = False
         try:
             service = make_service(settings, sockets, broker_id)
-            loop = BrokerLoop(service, sockets, wake_fd=wake_fd, should_stop=stop)
+            loop = BrokerLoop(service, sockets, wake_fd=wake_fd, ending=ending)
             at = sockets.endpoints
             _log.info("broker %s: client %s, worker %s", broker_id[:8], at.client, at.worker)
             _log.info("broker %s: control %s, event %s, at most %d files", broker_id[:8], at.control, at.event, files)
             spare_what_is_here(look_rarely=True)
             loop.run()
-            _log.info("broker %s stops: %s", broker_id[:8], signal.Signals(stop.signal).name)
+            _log.info("broker %s has stopped", broker_id[:8])
+            is_over = True
         finally:
-            sockets.close()
+            sockets.close(flush=is_over)
     return 0

@@ -49,6 +49,9 @@ class Scheduler:
             e.TickEnded: self._on_tick_ended,
             e.JobsCancelled: self._on_jobs_cancelled,
             e.ClientGone: lambda event, _now: self._book.forget(event.client),
+            e.ClientFinishes: self._on_client_finishes,
+            e.StopBegan: self._on_stop_began,
+            e.StopEnded: self._on_stop_ended,
             e.WorkerReady: self._on_worker_ready,
             e.WorkerDraining: self._on_worker_draining,
             e.WorkerGone: self._on_worker_gone,
@@ -67,6 +70,10 @@ class Scheduler:
         """Return when ``TickEnded`` is due at the latest, None if nothing waits for a time."""
         deadlines = self._book.deadlines
         return None if deadlines.due_at == inf else deadlines.next_deadline()
+
+    def unfinished(self) -> int:
+        """Return how many jobs have no answer; it looks at every client."""
+        return self._book.unfinished()
 
     def queued(self, name: str, version: str) -> int:
         """Return how many jobs wait for a version; 0 if it does not exist."""
@@ -165,6 +172,21 @@ class Scheduler:
 
     def _on_jobs_cancelled(self, event: e.JobsCancelled, now: float) -> list[e.Action]:
         return e.counts(unknown_job=self._book.cancel(event.client, event.job_ids))
+
+    # ------------------------------------------------------------ the end
+
+    def _on_client_finishes(self, event: e.ClientFinishes, now: float) -> list[e.Action]:
+        self._book.client(event.client).is_finishing = True
+        return []
+
+    def _on_stop_began(self, event: e.StopBegan, now: float) -> list[e.Action]:
+        self._admission.refusal = event.text
+        self._handlers[e.JobsArrived] = self._admission.turn_away
+        return []
+
+    def _on_stop_ended(self, event: e.StopEnded, now: float) -> list[e.Action]:
+        self._book.give_up(event.text)
+        return []
 
     # ------------------------------------------------------------ the tick
 

@@ -156,6 +156,26 @@ class BrokerService:
             if not self._told_scheduler:
                 return
 
+    # ------------------------------------------------------------ the end
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs have no answer."""
+        return self._scheduler.unfinished()
+
+    def begin_stop(self, text: str, now: float) -> None:
+        """Refuse what is new from now on, with ``text``; what is here may still end."""
+        if self._local_id is not None:
+            self._do_scheduler(self._scheduler.handle(e.ClientFinishes(self._local_id), now), now)
+        self._do_scheduler(self._scheduler.handle(e.StopBegan(text), now), now)
+        self._do_fleet(self._fleet.handle(f.StopBegan(text), now), now)
+
+    def end_stop(self, text: str, now: float) -> None:
+        """Answer everything that is open, with ``text``."""
+        self._do_scheduler(self._scheduler.handle(e.StopEnded(text), now), now)
+        self._do_fleet(self._fleet.handle(f.StopEnded(text), now), now)
+        self.end_tick(now)
+
     # ------------------------------------------------------------ what peers say
 
     def from_control(self, connection: bytes, message: Message, now: float) -> None:
@@ -173,6 +193,8 @@ class BrokerService:
         elif type(message) is Jobs:
             self._do_scheduler(self._scheduler.handle(e.JobsArrived(client_id, message.rows), now), now)
         elif type(message) is Beat:
+            if message.info.get("finishing") is True:
+                self._do_scheduler(self._scheduler.handle(e.ClientFinishes(client_id), now), now)
             self.outlet.to_client(connection, self._beat)
         elif type(message) is Cancel:
             self._do_scheduler(self._scheduler.handle(e.JobsCancelled(client_id, message.job_ids), now), now)

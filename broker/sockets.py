@@ -39,6 +39,8 @@ __all__ = [
 CLIENT_HWM: Final = 10_000
 # Events that a slow subscriber may be behind before it misses some.
 _EVENT_HWM: Final = 10_000
+# Last answers get so long to leave for a client that is slow, at the end.
+_FLUSH_MS: Final = 500
 
 # Plain numbers: an operation on zmq's enumerations costs a microsecond.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -82,9 +84,11 @@ class Sockets:
     event: zmq.Socket[bytes]
     endpoints: Endpoints
 
-    def close(self) -> None:
-        """Close all of them and remove their ipc files."""
-        for each in (self.client, self.worker, self.control, self.event):
+    def close(self, *, flush: bool = False) -> None:
+        """Close all of them and remove their ipc files; with ``flush``, what clients were told still leaves."""
+        for each in (self.client, self.control):
+            each.close(linger=_FLUSH_MS if flush else 0)
+        for each in (self.worker, self.event):
             each.close(linger=0)
         self.context.term()
         names = (self.endpoints.client, self.endpoints.worker, self.endpoints.control, self.endpoints.event)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from zts.lifecycle import WorkerEvent, WorkerState
 from zts.registry import ModelSpec
+from zts.stopping import SAME_WISH_S
 from zts.wire.messages import StateReport
 from zts.workers import agent_events as ev
 from zts.workers.events import EXIT_DONE, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED
@@ -89,7 +90,7 @@ class Agent:
         wall_clock: Callable[[], float],
         cores: int = 1,
         cpu_threads: int = 0,
-        drain_timeout_s: float = 30.0,
+        drain_timeout_s: float = 25.0,
         rule: RestartRule | None = None,
     ) -> None:
         self._placement = placement
@@ -107,6 +108,7 @@ class Agent:
         self._generation = -1
         self._broker_id = ""
         self._is_stopping = False
+        self._stop_asked_at = 0.0
         self._actions: list[ev.AgentAction] = []
         self._handlers: Mapping[type, Callable[[Any, float], None]] = {
             ev.Welcomed: self._on_welcomed,
@@ -210,7 +212,9 @@ class Agent:
 
     def _on_stop(self, event: ev.StopAsked, now: float) -> None:
         again = self._is_stopping
-        self._is_stopping = True
+        if again and now - self._stop_asked_at < SAME_WISH_S:
+            return
+        self._is_stopping, self._stop_asked_at = True, now
         for place in list(self._places.values()):
             if again and place.phase in _HAS_PROCESS:
                 self._actions.append(ev.Kill(place.slot.worker_id, place.epoch))

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from zts.signals import is_wanted
+from zts.signals import is_wanted
 from zts.workers.worker_log import set_up_worker_log
 
 __all__ = ["set_up_output", "set_up_signals"]
@@ -45,7 +47,9 @@ def set_up_signals(on_stop: OnSignal, wakeup_fd: int, *, is_managed: bool) -> No
     # Python functions, never SIG_IGN: a program that the handler starts would inherit that.
     on_interrupt = _do_nothing if is_managed else on_stop
     signal.signal(signal.SIGTERM, on_stop)
-    signal.signal(signal.SIGINT, on_interrupt)
+    if is_managed or is_wanted(signal.SIGINT):
+        if is_managed or is_wanted(signal.SIGINT):
+        signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell starts what it puts in the background without it
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: _forget_signals(on_stop, on_interrupt, wakeup_fd))

@@ -25,6 +25,7 @@ from zts.clock import monotonic, wall_time_s
 from zts.errors import ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
+from zts.signals import STOP_SIGNALS, is_wanted
 from zts.wire import messages as m
 from zts.wire.frames import Role
 from zts.workers import agent_events as ev
@@ -389,6 +390,6 @@ def run(settings: Settings) -> int:
     """Run the node agent in this (main) thread until SIGTERM or SIGINT; return the exit code."""
     Path(settings.runtime_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
     node = Node(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in filter(is_wanted, STOP_SIGNALS):
         signal.signal(number, lambda *_: node.stop())
     return node.run()

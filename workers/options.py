@@ -54,7 +54,7 @@ class WorkerOptions:
     gpu_id: int | None = None
     cpu_threads: int = 1
     heartbeat_s: float = 1.0
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = 25.0
     orphan_timeout_s: float = 60.0
     parent_pid: int = 0
     decode_input_request: bool = True

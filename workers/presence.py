@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from zts.lifecycle import WorkerEvent, WorkerState, next_state
+from zts.stopping import SAME_WISH_S
 from zts.workers import events as e
 from zts.workers.core import HELLO_QUIET_S, HELLO_RETRY_S
 
@@ -40,6 +41,7 @@ class PresenceCore:
         self._hello_said_at = float("-inf")
         self._beat_at: float | None = None  # None: not welcomed
         self._drain_deadline: float | None = None
+        self._stop_asked_at: float | None = None
         self._closed = False
 
     def handle(self, event: e.Event, now: float) -> list[e.Action]:
@@ -99,7 +101,9 @@ class PresenceCore:
         return [e.Exit(e.EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
 
     def _on_stop_asked(self, event: e.StopAsked, now: float) -> list[e.Action]:
-        if event.times > 1:
+        if self._stop_asked_at is None:
+            self._stop_asked_at = now
+        elif event.times > 1 and now - self._stop_asked_at >= SAME_WISH_S:
             self._closed = True
             return [e.Exit(e.EXIT_KILLED, f"{event.reason} again: leaving at once")]
         return self._stop(event.reason, now)

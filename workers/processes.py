@@ -297,12 +297,13 @@ class Processes:
         return None
 
     def terminate(self, worker_id: str) -> None:
-        """Ask a process to drain and leave; its own children hear nothing."""
+        """Ask a process to drain and leave, and let it go on if it was stopped; its own children hear nothing."""
         process = self._by_id.get(worker_id)
         if process is not None:
             process.was_asked = True
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+                signal.pidfd_send_signal(process.pidfd, signal.SIGCONT)
 
     def kill(self, worker_id: str) -> None:
         """Kill a process and its children at once."""

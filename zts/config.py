@@ -89,7 +89,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     )
     ours.add_argument("--http-processes", metavar="N", help="HTTP servers that share the ports")
     ours.add_argument("--heartbeat-s", metavar="S", help="pause between heartbeats (1)")
-    ours.add_argument("--drain-timeout-s", metavar="S", help="longest time to finish running work at a stop (30)")
+    ours.add_argument("--drain-timeout-s", metavar="S", help="a stop's budget: what is open then is answered 503 (25)")
     ours.add_argument("--cpu-threads", metavar="N", help="threads of one worker (cores / workers)")
     ours.add_argument("--log-dir", metavar="DIR", help="folder for log files; '' for stderr only (logs)")
     ours.add_argument("--log-format", choices=["text", "json"])

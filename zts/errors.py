@@ -36,6 +36,7 @@ __all__ = [
     "RequestTooLarge",
     "ResourceNotFound",
     "ServerError",
+    "ServerStopping",
     "StartWorkersFailed",
     "VersionNotFound",
     "WorkerDied",
@@ -254,6 +255,14 @@ class BrokerUnavailable(ServerError):
 
     http_status = 503
     code = "no_broker"
+    type_name = "ServiceUnavailableException"
+
+
+class ServerStopping(ServerError):
+    """The server is stopping: it takes no new requests, or gave this one up."""
+
+    http_status = 503
+    code = "stopping"
     type_name = "ServiceUnavailableException"
 
 

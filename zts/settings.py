@@ -104,7 +104,7 @@ class Settings:
     model_snapshot: Mapping[str, Any] = field(default_factory=dict)  # what a snapshot says to load (5.5)
     heartbeat_s: float = 1.0
     heartbeat_misses: int = 4
-    drain_timeout_s: float = 30.0
+    drain_timeout_s: float = 25.0  # budget of a whole stop; Kubernetes kills after 30
     cpu_threads: int = 0  # of one worker; 0: cores / workers on this host
     log_dir: str = ""  # "": stderr only
     log_format: str = "text"  # or json

@@ -1,7 +1,8 @@
 """Stand-ins for the roles and the broker's control socket, so that the supervisor runs without any of them.
 
 ``python supervisor_stubs.py role NAME FOLDER`` is a role. A file ``FOLDER/NAME.mode`` changes it: ``config-error`` and
-``crash`` end it at once, ``deaf`` makes it ignore SIGTERM, ``never`` keeps it from getting ready.
+``crash`` end it at once, ``deaf`` makes it ignore SIGTERM, ``never`` keeps it from getting ready, ``busy`` from being
+drained.
 ``python supervisor_stubs.py start FOLDER RUNTIME_DIR [foreground] [MODEL …]`` is ``zts start`` with these roles.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from zts.errors import ZtsError
 from zts.settings import Endpoints, Settings
+from zts.signals import DRAIN_SIGNAL
 from zts.supervisor.parent import die_with_parent
 from zts.supervisor.start import StartOptions, start
 
@@ -34,6 +36,10 @@ def run_role(name: str, folder: Path) -> int:
         print("OSError: no space", file=sys.stderr)
         return 1
     stopping: list[int] = []
+    if mode != "busy":
+        signal.signal(DRAIN_SIGNAL, lambda _number, _frame: (folder / f"{name}.drained").touch())
+    else:
+        signal.signal(DRAIN_SIGNAL, lambda _number, _frame: None)
     if mode == "deaf":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -71,8 +77,10 @@ class StubControl:
         if verb == "status":
             nodes = [{"hostname": "here"}] if (self._folder / "node.pid").exists() else []
             addresses = [f"unix:{self._folder}/http.sock"]
-            https = [{"addresses": addresses}] if (self._folder / "http-0.pid").exists() else []
-            return 200, {"nodes": nodes, "https": https, "models": []}
+            is_there = (self._folder / "http-0.pid").exists() and not (self._folder / "http-0.drained").exists()
+            https = [{"addresses": addresses}] if is_there else []
+            broker = {"stopping": True} if (self._folder / "broker.drained").exists() else {}
+            return 200, {"broker": broker, "nodes": nodes, "https": https, "models": []}
         raise ZtsError(f"a stub knows no {verb}")
 
     def request_all(

@@ -38,8 +38,8 @@ SPEC = ModelSpec(name="noop", version="1.0", url="noop.mar", batch_size=4, job_q
 class Stage:
     """A running broker with an admin, a node, and one ready worker."""
 
-    def __init__(self, broker: str) -> None:
-        self.broker = BrokerProcess(broker=broker).start()
+    def __init__(self, broker: str, **settings: object) -> None:
+        self.broker = BrokerProcess(broker=broker, **settings).start()
         at = self.broker.endpoints
         self.admin = FakeAdmin(at)
         self.node = FakeNode(at, SPEC)

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.broker_fakes import FakeClient, FakeNode, FakeWorker
 from tests.integration.http_service import wait_for
 from zts.broker.embedded import EmbeddedBroker
-from zts.errors import BrokerUnavailable, ModelNotFound
+from zts.errors import ModelNotFound, ServerStopping
 from zts.http.embedded_link import EmbeddedLink
 from zts.registry import ModelSpec
 from zts.settings import Endpoints, Settings
@@ -87,7 +87,7 @@ async def stage() -> AsyncIterator[Stage]:
         finally:
             for peer in made.peers:
                 peer.close()
-            made.link.close()
+            made.link.close(ServerStopping("The server is stopping."))
             made.broker.close()
 
 
@@ -292,9 +292,9 @@ def test_closing_answers_what_is_open_and_the_broker_goes_on_without_the_http_se
         pending = asyncio.create_task(on.link.request("models.describe", {"model": "noop"}, 10))
         (item,) = (await asyncio.to_thread(on.worker.data.expect, m.Batch)).rows
         await pending
-        on.link.close()
+        on.link.close(ServerStopping("The server is stopping."))
         result = on.results[job_id]
-        assert (result.status, unpack_result_head(result.head).error) == (503, BrokerUnavailable.code)
+        assert (result.status, unpack_result_head(result.head).error) == (503, ServerStopping.code)
         assert not on.link.is_ready
         # The worker's answer is nobody's now; the next job is somebody else's.
         on.worker.data.send(m.Outcomes(on.worker.worker_id, 1, 10, 1, [m.Result(item.item_id, 200, b"", b"x")]))

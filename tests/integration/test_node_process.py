@@ -21,6 +21,7 @@ import zmq
 from zts.archive import PackOrder, pack_archive
 from zts.registry import ModelSpec
 from zts.settings import Endpoints, Settings
+from zts.stopping import SAME_WISH_S
 from zts.wire import codec
 from zts.wire import messages as m
 from zts.workers.node import Node
@@ -350,9 +351,25 @@ def test_second_stop_kills(site: Site) -> None:
     pid = site.broker.state("9000", "restart").detail["pid"]
     assert site.node is not None and site.thread is not None
     site.node.stop()
+    time.sleep(2 * SAME_WISH_S)  # sooner, it would be the same wish
     site.node.stop()
     site.thread.join(WAIT_S)
     assert site.code == [0] and gone(pid)
+
+
+def test_stop_lets_a_worker_go_on_that_was_stopped(site: Site) -> None:
+    site.start()
+    site.broker.desire(1, ("9000", spec("children")))
+    pid = site.broker.state("9000", "restart").detail["pid"]
+    process = psutil.Process(pid)
+    until(lambda: process.children())  # it has its signal handler
+    process.send_signal(signal.SIGSTOP)
+    assert site.node is not None and site.thread is not None
+    site.node.stop()
+    exited = site.broker.state("9000", "exited")
+    assert exited.detail["signal"] is None
+    site.thread.join(WAIT_S)
+    assert site.code == [0]
 
 
 def test_options_reach_the_worker_whole(site: Site) -> None:

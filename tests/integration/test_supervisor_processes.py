@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from zts.stopping import SAME_WISH_S
 from zts.supervisor.instance import Instance
 from zts.supervisor.stop import stop
 
@@ -67,6 +68,11 @@ class Stage:
         pid = self.instance.supervisor_pid()
         assert pid is not None
         return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+
+    def ended_in_order(self) -> bool:
+        """Tell whether every role left as asked: workers first, those last who tell clients that there is nobody."""
+        first, *last = (self.folder / "order").read_text().split()
+        return first == "node" and sorted(last) == ["broker", "http-0"]
 
     def left_over(self) -> list[int]:
         found = []
@@ -122,7 +128,7 @@ def test_start_detaches_and_stop_leaves_nothing(stage: Stage, capsys: pytest.Cap
     assert stop(stage.instance, None) is True
     assert capsys.readouterr().out == "zts has stopped.\n"
     assert [pid for pid in pids if not is_gone(pid)] == []
-    assert (stage.folder / "order").read_text().split() == ["http-0", "node", "broker"]
+    assert stage.ended_in_order()
     names = sorted(path.name for path in stage.instance.runtime_dir.iterdir())
     assert names == ["command.json", "console.log", "settings.json", "zts.lock"]
     assert not stage.instance.is_running()
@@ -220,7 +226,7 @@ def test_foreground_stops_in_order_on_signal(stage: Stage, number: signal.Signal
     _out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
     assert "node is up" in err
-    assert (stage.folder / "order").read_text().split() == ["http-0", "node", "broker"]
+    assert stage.ended_in_order()
     assert stage.left_over() == []
     assert not stage.instance.pid_file.exists()
 
@@ -248,22 +254,75 @@ def test_nothing_heavy_is_imported_to_start() -> None:
     assert (out.stdout, out.stderr) == ("[]\n", "")
 
 
-def test_second_signal_ends_everything_at_once(stage: Stage) -> None:
-    stage.mode("http-0", "deaf")
-    process = stage.start("foreground")
+def ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     while process.stdout.readline() != "Model server started.\n":
         assert process.poll() is None
+
+
+def test_second_signal_has_servers_answer_and_leave_and_kills_the_rest(stage: Stage) -> None:
+    stage.mode("broker", "busy")
+    process = stage.start("foreground")
+    ready(process)
     process.send_signal(signal.SIGINT)
     wait_for(lambda: stage.instance.read(stage.instance.roles_file)["phase"] == "stopping")
-    deadline = time.monotonic() + LIMIT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.05)
+    time.sleep(2 * SAME_WISH_S)  # sooner, it would be the same wish
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
     assert stage.left_over() == []
-    assert not (stage.folder / "order").exists()
+    assert sorted((stage.folder / "order").read_text().split()) == ["broker", "http-0"]
+
+
+def test_third_signal_kills(stage: Stage) -> None:
+    stage.mode("broker", "busy")
+    stage.mode("http-0", "deaf")
+    process = stage.start("foreground")
+    ready(process)
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(0.7)  # longer than two signals count as one wish, shorter than a role may take to leave
+        except subprocess.TimeoutExpired:
+            continue
+    process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+    assert stage.left_over() == []
+
+
+def test_two_stops_at_once_are_one(stage: Stage) -> None:
+    assert stage.run("background")[0] == 0
+    command = [sys.executable, "-m", "zts", "stop", "--runtime-dir", str(stage.instance.runtime_dir)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=LIMIT_S) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all(out.endswith(("zts has stopped.\n", "zts is not currently running.\n")) for out, _ in said), said
+    assert stage.left_over() == []
+    assert stage.ended_in_order()
+
+
+def test_a_second_stop_waits_for_the_first_instead_of_hurrying_it(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.mode("broker", "busy")
+    assert stage.run("background", STUB_DRAIN_S="2")[0] == 0
+    pid = stage.instance.supervisor_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: stage.instance.read(stage.instance.roles_file)["phase"] == "stopping")
+    stop(stage.instance, None)
+    assert capsys.readouterr().out == "zts is stopping already.\nzts has stopped.\n"
+    assert "its time to stop is over" in (stage.instance.runtime_dir / "console.log").read_text()
+    assert stage.left_over() == []
+
+
+def test_a_stopped_supervisor_and_its_roles_go_on_in_order_to_end(stage: Stage) -> None:
+    assert stage.run("background")[0] == 0
+    for process in stage.family():
+        process.send_signal(signal.SIGSTOP)
+    stop(stage.instance, None)
+    assert stage.left_over() == []
+    assert stage.ended_in_order()
 
 
 def test_stop_during_the_start_ends_it(stage: Stage) -> None:
@@ -284,21 +343,30 @@ def test_interrupted_start_stops_everything(stage: Stage) -> None:
     assert stage.left_over() == []
 
 
-def test_deaf_role_is_killed_after_its_drain_time(stage: Stage) -> None:
-    stage.mode("http-0", "deaf")
-    assert stage.run("background", STUB_DRAIN_S="0")[0] == 0
+@pytest.mark.parametrize("role", ["broker", "node", "http-0"])
+def test_a_deaf_role_is_killed_when_the_time_is_over(stage: Stage, role: str) -> None:
+    stage.mode(role, "deaf")
+    assert stage.run("background", STUB_DRAIN_S="0.2")[0] == 0
     stop(stage.instance, None)
     assert stage.left_over() == []
-    assert (stage.folder / "order").read_text().split() == ["node", "broker"]
+    assert set((stage.folder / "order").read_text().split()) == {"broker", "node", "http-0"} - {role}
 
 
-def test_stop_kills_everything_after_its_limit_and_says_so(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
-    stage.mode("http-0", "deaf")
+def test_requests_that_do_not_end_have_the_stops_budget(stage: Stage) -> None:
+    stage.mode("broker", "busy")
+    assert stage.run("background", STUB_DRAIN_S="0.2")[0] == 0
+    stop(stage.instance, None)
+    assert stage.left_over() == []
+    assert sorted((stage.folder / "order").read_text().split()) == ["broker", "http-0"]  # the node had no time left
+
+
+def test_stop_with_a_limit_hurries_after_it_and_says_so(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    stage.mode("broker", "busy")
     assert stage.run("background")[0] == 0
     pids = [process.pid for process in stage.family()]
     stop(stage.instance, 0.3)
     captured = capsys.readouterr()
-    assert captured.err == "zts did not stop within 0.3 s and is killed.\n"
+    assert captured.err == "zts did not stop within 0.3 s and is told to stop at once.\n"
     assert captured.out == "zts has stopped.\n"
     assert [pid for pid in pids if not is_gone(pid)] == []
 

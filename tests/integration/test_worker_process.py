@@ -19,6 +19,7 @@ import pytest
 import zmq
 
 from zts.registry import ModelSpec
+from zts.stopping import SAME_WISH_S
 from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.heads import JobHead, pack_job_head, unpack_result_head
@@ -329,6 +330,7 @@ def test_a_second_sigterm_ends_the_worker_at_once(rig: Rig) -> None:
     block(rig)
     process.send_signal(signal.SIGTERM)
     assert isinstance(rig.broker.next_control(), m.StateReport)
+    time.sleep(2 * SAME_WISH_S)  # sooner, it would be the same wish
     process.send_signal(signal.SIGTERM)
     assert rig.wait(process) == EXIT_KILLED
 

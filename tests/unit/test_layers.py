@@ -23,6 +23,7 @@ LAYERS = {
     "zts.stats": 1,
     "zts.inflight": 1,
     "zts.bodies": 1,
+    "zts.stopping": 1,
     "zts.properties": 1,
     "zts.config_keys": 1,
     "zts.config_sources": 1,

@@ -23,7 +23,9 @@ _PATHS: Final = ("model_store", "workflow_store", "ts_config", "log_config", "se
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``zts restart``: those of ``zts start``."""
     parser.add_argument("--foreground", action="store_true", help="stay in the terminal; Ctrl-C stops everything")
-    parser.add_argument("--timeout", metavar="S", type=seconds, help="seconds until the old instance is killed")
+    parser.add_argument(
+        "--timeout", metavar="S", type=seconds, help="seconds until the old one is told to stop at once"
+    )
     add_server_arguments(parser)
 
 

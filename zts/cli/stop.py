@@ -35,7 +35,7 @@ def add_instance_arguments(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``zts stop``."""
     add_instance_arguments(parser)
-    parser.add_argument("--timeout", metavar="S", type=seconds, help="seconds until everything is killed")
+    parser.add_argument("--timeout", metavar="S", type=seconds, help="seconds until it has to stop at once")
     parser.add_argument("--foreground", action="store_true", help="accepted as TorchServe does: stop always waits")
 
 

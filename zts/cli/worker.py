@@ -16,6 +16,7 @@ from typing import Any
 
 from zts.errors import ConfigError
 from zts.registry import ModelSpec
+from zts.signals import take_defaults, unblock
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 
 __all__ = ["add_arguments", "run"]
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cpu-threads", metavar="N", type=int, help="threads for torch and OpenMP (default: all cores)"
     )
     parser.add_argument(
-        "--drain-timeout-s", metavar="S", type=float, default=30.0, help="limit for finishing at SIGTERM"
+        "--drain-timeout-s", metavar="S", type=float, default=25.0, help="limit for finishing at SIGTERM"
     )
 
 
@@ -49,8 +50,10 @@ def run(args: argparse.Namespace) -> int:
     from zts.workers.main import run as run_worker
 
     source = args.archive or args.model_dir
+    unblock()
     if source is None:
         if os.environ.get(OPTIONS_VARIABLE):
+            take_defaults()
             return run_worker(options_from_environment())
         raise ConfigError("give --archive or --model-dir")
     if not args.worker_address or not args.control_address:

@@ -15,7 +15,8 @@ from uuid import uuid4
 
 from tornado import httputil
 
-from zts.errors import ClientError, MethodNotAllowed, ResourceNotFound, ZtsError
+from zts.clock import monotonic
+from zts.errors import ClientError, MethodNotAllowed, ResourceNotFound, ServerStopping, ZtsError
 from zts.http.access_log import AccessLog
 from zts.http.exchange import PREDICTOR_PATHS, Exchange
 from zts.http.link import BrokerLink
@@ -108,7 +109,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
     Attributes:
         predictor, guard, tally: See above.
         access_log: Of its requests.
-        is_draining: Answers end their connections.
+        is_draining: Answers end their connections, and new requests are refused.
         open_count: Requests without an answer.
     """
 
@@ -124,6 +125,8 @@ class Application(httputil.HTTPServerConnectionDelegate):
         self.cors = cors_lines(settings)
         self.is_draining = False
         self.open_count = 0
+        self._refusal: ServerStopping | None = None
+        self._refuses_from = 0.0
         self._surfaces = surfaces
         self.predictor = predictor
         self.tally = tally
@@ -137,6 +140,9 @@ class Application(httputil.HTTPServerConnectionDelegate):
 
     def dispatch(self, exchange: Exchange) -> None:
         """Answer a complete request; nothing is raised."""
+        if self._refusal is not None and self._is_late(exchange):
+            exchange.answer(error_answer(self._refusal))
+            return
         if self.predictor is not None and exchange.path.startswith(PREDICTOR_PATHS) and exchange.method != "OPTIONS":
             try:
                 if self.guard is not None:
@@ -185,6 +191,23 @@ class Application(httputil.HTTPServerConnectionDelegate):
         if refused is not None:
             raise refused
         raise ResourceNotFound("Requested resource is not found, please refer to API document.")
+
+    def refuse(self, text: str) -> None:
+        """Answer with 503 and ``text`` what comes from now on; what has begun to come is served."""
+        self.is_draining = True
+        self._refusal = ServerStopping(text)
+        self._refuses_from = monotonic()
+
+    def refuse_all(self) -> None:
+        """Refuse also what had begun to come before."""
+        self._refuses_from = float("-inf")
+
+    def _is_late(self, exchange: Exchange) -> bool:
+        # A probe that asks whether the process lives must not have it killed, and the last metrics are wanted, too.
+        if exchange.path == "/live":
+            return False
+        last_look = exchange.path.startswith("/metrics") and self._refuses_from > 0.0
+        return exchange.started_at >= self._refuses_from and not last_look
 
     def refusal(self, error: ZtsError) -> bytes:
         """Return the whole answer to what never became a request, and count it."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from zts.clock import monotonic
-from zts.errors import BrokerUnavailable, error_from_wire
+from zts.errors import BrokerUnavailable, ZtsError, error_from_wire
 from zts.wire.messages import Message, Reply, Request
 
 __all__ = ["Control", "ControlChannel"]
@@ -130,11 +130,11 @@ class Control(Generic[C]):
             if max(pending.added_at, self._away_since) + wait_s <= now and not pending.reply.done():
                 pending.reply.set_exception(_no_broker(self.channel.address))
 
-    def fail_all(self, text: str) -> None:
+    def fail_all(self, error: ZtsError) -> None:
         """Fail every request that waits."""
         for pending in self._pending.values():
             if not pending.reply.done():
-                pending.reply.set_exception(BrokerUnavailable(text))
+                pending.reply.set_exception(error)
 
 
 def _no_broker(address: str) -> BrokerUnavailable:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from zts.clock import monotonic, wall_time_s
-from zts.errors import BrokerUnavailable
+from zts.errors import ZtsError
 from zts.http.control import Control
 from zts.http.link import BrokerLink, OnResult, error_result
 from zts.inflight import joined
@@ -26,7 +26,6 @@ __all__ = ["EmbeddedLink"]
 
 _log = logging.getLogger("zts.http.link")
 
-_STOPPING: Final = "The server is stopping."
 # Skips the Python-level __new__ of the named tuple: one for each request.
 _new: Final = tuple.__new__
 
@@ -89,15 +88,18 @@ class EmbeddedLink(BrokerLink):
         self._is_open = True
         self._beat_handle = loop.call_later(self._heartbeat_s, self._tick)
 
-    def close(self) -> None:
-        """Say GOODBYE; what is unanswered gets a ``no_broker`` result."""
+    def finish(self) -> None:
+        """Nothing is to be said: the broker of this process stops with it, and knows us."""
+
+    def close(self, error: ZtsError) -> None:
+        """Say GOODBYE; what is unanswered gets ``error``."""
         if self._beat_handle is not None:
             self._beat_handle.cancel()
         self._side.send(Goodbye(self._hello.peer_id, self._hello.epoch, "stopping"))
         self._broker.detach()
         self._is_open = False
-        self.on_results([error_result(job_id, _STOPPING, BrokerUnavailable) for job_id in self._waiting])
-        self._control.fail_all(_STOPPING)
+        self.on_results([error_result(job_id, error.public_message, type(error)) for job_id in self._waiting])
+        self._control.fail_all(error)
 
     @property
     def is_ready(self) -> bool:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from tornado import httputil
 
 from zts.clock import monotonic
+from zts.errors import ZtsError
 from zts.http.parsing import HeaderPairs, is_sane_request_id, query_parameters, spelled_headers
 from zts.http.request_ids import new_request_id
-from zts.http.responses import CHUNKED, UNFRAMED, Answer, response_head
+from zts.http.responses import CHUNKED, UNFRAMED, Answer, error_answer, response_head
 from zts.http.streams import BodyStream
 from zts.wire.messages import Body
 
@@ -61,6 +62,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._size = 0
         self._is_open = False  # between headers and answer
         self._is_refused = False
+        self._is_whole = False
         self._closes = False
         self._head = b""
         self.method = ""
@@ -149,6 +151,7 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     def finish(self) -> None:
         """The request is complete: dispatch it."""
+        self._is_whole = True
         chunks = self._chunks
         if self._is_refused:
             if self._closes:
@@ -213,6 +216,11 @@ class Exchange(httputil.HTTPMessageDelegate):
         return "/unix"
 
     # ------------------------------------------------------------ going out
+
+    def refuse_unread(self, error: ZtsError) -> None:
+        """Answer a request whose body is not complete; nothing happens to another one."""
+        if not self._is_whole:
+            self.answer(error_answer(error))
 
     def answer(self, answer: Answer) -> None:
         """Write the answer; nothing happens if the client has gone or was answered."""

@@ -277,6 +277,11 @@ class FastConnection(asyncio.Protocol):
         return not self.open and not self._reader.rest and not self.is_over
 
     @property
+    def is_reading(self) -> bool:
+        """True while a request has begun to come and is not complete."""
+        return not self.is_over and (self._reader.delegate is not None or bool(self._reader.rest))
+
+    @property
     def has_unsent(self) -> bool:
         """True while the client has not taken all of its answers."""
         return self._transport is not None and self._transport.get_write_buffer_size() > 0

@@ -25,7 +25,10 @@ _log = logging.getLogger("zts.http.fast")
 
 _BACKLOG: Final = 1024
 _MAX_SWEEP_S: Final = 1.0
-_FLUSH_S: Final = 5.0
+# Connections that are ended: how long the last answers have to leave, and clients to read them and go. All of it is
+# within the time that the supervisor leaves a role behind its budget.
+_FLUSH_S: Final = 0.75
+_LINGER_S: Final = 0.25
 _POLL_S: Final = 0.01
 # Clients repeat themselves: the same head comes again and again, and is read once.
 _MAX_HEADS: Final = 512
@@ -146,12 +149,20 @@ class FastServer:
             if connection.is_idle:
                 connection.close()
 
+    def refuse_unread(self, error: ZtsError) -> None:
+        """Answer requests that have begun to come and are not complete."""
+        for connection in list(self.connections):
+            if connection.is_reading:
+                connection.refuse(error)
+
     async def close_all_connections(self) -> None:
-        """End all connections; what was answered still leaves, within five seconds."""
-        deadline = self.loop.time() + _FLUSH_S
-        while self.connections and self.loop.time() < deadline:
+        """End all connections; what was answered still leaves, if the client takes it soon."""
+        now = self.loop.time()
+        deadline, until = now + _FLUSH_S, now + _LINGER_S
+        while self.connections and (now := self.loop.time()) < deadline:
             for connection in list(self.connections):
-                if not connection.has_unsent:
+                # A client that was answered and still sends would lose the answer, were the connection closed.
+                if not connection.has_unsent and (now >= until or not connection.is_over):
                     connection.close()
             await asyncio.sleep(_POLL_S)
         for connection in list(self.connections):

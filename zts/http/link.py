@@ -61,6 +61,14 @@ class BrokerLink(ABC):
         """
 
     @abstractmethod
+    def finish(self) -> None:
+        """Say that nothing new is taken in here: a broker that stops, too, still takes what was."""
+
+    @abstractmethod
+    def close(self, error: ZtsError) -> None:
+        """Leave the broker; everything that is unanswered, jobs and requests, gets ``error``."""
+
+    @abstractmethod
     def cancel(self, job_id: int) -> None:
         """Drop a job whose client has gone; an unknown id is ignored."""
 

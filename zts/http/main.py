@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from uuid import uuid4
 
 from zts.allocator import keep_freed_memory
 from zts.clock import monotonic
-from zts.errors import BrokerUnavailable, ConfigError
+from zts.errors import BrokerUnavailable, ConfigError, ServerStopping
 from zts.garbage import spare_what_is_here
 from zts.http.addresses import BoundAddress, bind_all
 from zts.http.api_description import ApiDescription, describe_api
@@ -34,6 +33,8 @@ from zts.http.tokens import TokenGuard
 from zts.http.zmq_link import ZmqLink
 from zts.metrics.definition_file import load_definitions
 from zts.settings import Settings
+from zts.signals import DRAIN_SIGNAL, STOP_SIGNALS, is_wanted
+from zts.stopping import REFUSAL, Ending, Step, cut_text
 
 if TYPE_CHECKING:
     from zts.broker.embedded import EmbeddedBroker
@@ -43,8 +44,8 @@ __all__ = ["HttpService", "run"]
 _log = logging.getLogger("zts.http")
 
 _STOP_POLL_S: Final = 0.02
-# Accept nothing more and finish what is open, as for SIGTERM, but let the broker of this process go on until SIGTERM.
-DRAIN_SIGNAL: Final = signal.SIGUSR1
+# At the end: for clients that have just connected to say what they want, and be refused.
+_LAST_ARRIVALS_S: Final = 0.05
 
 
 class HttpService:
@@ -66,6 +67,7 @@ class HttpService:
         self._bound: list[BoundAddress] = []
         self._link: ZmqLink | EmbeddedLink | None = None
         self._metrics_log: MetricsLog | None = None
+        self._is_cut = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind, connect and serve.
@@ -125,25 +127,60 @@ class HttpService:
         assert self._link is not None
         return self._link
 
-    async def stop(self) -> None:
-        """Accept nothing more, let open requests finish within ``drain_timeout_s``, close everything."""
-        for server in self._servers:
-            server.stop()
+    @property
+    def open_count(self) -> int:
+        """Requests without an answer."""
+        return sum(app.open_count for app in self._apps)
+
+    def refuse(self, text: str) -> None:
+        """Answer new requests with 503 and ``text`` from now on; they come in as before."""
         for app in self._apps:
-            app.is_draining = True
-        deadline = monotonic() + self._settings.drain_timeout_s
-        while (left := sum(app.open_count for app in self._apps)) and monotonic() < deadline:
-            await asyncio.sleep(_STOP_POLL_S)
+            app.refuse(text)
+        if self._link is not None:
+            self._link.finish()
+
+    async def cut(self, text: str) -> None:
+        """Leave the broker, and answer with 503 and ``text`` what is open."""
+        if self._is_cut:
+            return
+        self._is_cut = True
+        left = self.open_count
         if left:
-            _log.warning("%d requests were still open after %g s", left, self._settings.drain_timeout_s)
-        for server in self._servers:
-            await server.close_all_connections()
+            _log.warning("%d open requests are answered: %s", left, text)
+        elif self._metrics_log is not None:
+            await self._metrics_log.stop()  # asks the broker for the last figures
+        if self._link is not None:
+            self._link.close(ServerStopping(text))
         for app in self._apps:
-            app.flush_access_log()
+            app.refuse_all()
+        for server in self._servers:
+            server.refuse_unread(ServerStopping(text))
         if self._metrics_log is not None:
             await self._metrics_log.stop()
-        if self._link is not None:
-            self._link.close()
+
+    async def close(self, text: str) -> None:
+        """Accept nothing more, and end all connections once they have their answers."""
+        await self.cut(text)
+        for server in self._servers:
+            server.stop()
+        await asyncio.sleep(_LAST_ARRIVALS_S)
+        for server in self._servers:
+            server.refuse_unread(ServerStopping(text))
+        await asyncio.gather(*(server.close_all_connections() for server in self._servers))
+        for app in self._apps:
+            app.flush_access_log()
+        self._remove_traces()
+
+    async def stop(self) -> None:
+        """Refuse what is new, let open requests finish in the stop's budget, answer the rest, close everything."""
+        budget_s = self._settings.drain_timeout_s
+        self.refuse(REFUSAL)
+        deadline = monotonic() + budget_s
+        while self.open_count and monotonic() < deadline:
+            await asyncio.sleep(_STOP_POLL_S)
+        await self.close(cut_text(budget_s))
+
+    def _remove_traces(self) -> None:
         with contextlib.suppress(OSError):
             self._addresses_path().unlink()
         for row in self._bound:
@@ -208,27 +245,23 @@ def run(settings: Settings, index: int) -> int:
 
 async def _serve(settings: Settings, index: int) -> int:
     loop = asyncio.get_running_loop()
-    is_told = asyncio.Event()
-    stop_told = asyncio.Event()
+    ending = Ending(settings.drain_timeout_s)
+    told = asyncio.Event()
 
-    def on_stop() -> None:
-        stop_told.set()
-        is_told.set()
+    def on_signal(number: int) -> None:
+        tell = ending.drain if number == DRAIN_SIGNAL else ending.leave
+        tell(monotonic())
+        told.set()
 
-    loop.add_signal_handler(DRAIN_SIGNAL, is_told.set)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_stop)
+    for number in (DRAIN_SIGNAL, *filter(is_wanted, STOP_SIGNALS)):
+        loop.add_signal_handler(number, on_signal, number)
     broker = _open_broker(settings, loop)
     service = HttpService(settings, index, broker)
     try:
         service.start(loop)
         spare_what_is_here(look_rarely=True)
-        await is_told.wait()
-        _log.info("stopping")
-        await service.stop()
-        if broker is not None:
-            # Workers finish what they hold, and they need the broker for it: it goes on until it is told to stop.
-            await stop_told.wait()
+        await told.wait()
+        await _end(service, broker, ending)
     except (ConfigError, BrokerUnavailable) as exc:
         print(f"zts http: {exc.public_message}", file=sys.stderr)
         return 2
@@ -236,6 +269,28 @@ async def _serve(settings: Settings, index: int) -> int:
         if broker is not None:
             broker.close()
     return 0
+
+
+async def _end(service: HttpService, broker: EmbeddedBroker | None, ending: Ending) -> None:
+    """Do what ``ending`` says, step by step, up to the end of the process."""
+    _log.info("stopping")
+    service.refuse(REFUSAL)
+    if broker is not None:
+        broker.begin_stop(REFUSAL)
+
+    def open_count() -> int:
+        return service.open_count + (broker.unfinished if broker is not None else 0)
+
+    while ending.step(monotonic(), open_count()) is Step.DRAIN:
+        await asyncio.sleep(_STOP_POLL_S)
+    why = ending.why(monotonic())
+    if broker is not None:
+        broker.end_stop(why)
+    await service.cut(why)
+    # Workers finish what they hold, and they need the broker for it: it goes on until it is told to leave.
+    while ending.step(monotonic(), 0) is Step.HOLD:
+        await asyncio.sleep(_STOP_POLL_S)
+    await service.close(why)
 
 
 def _open_broker(settings: Settings, loop: asyncio.AbstractEventLoop) -> EmbeddedBroker | None:

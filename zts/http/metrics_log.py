@@ -45,6 +45,7 @@ class MetricsLog:
         self._recent = RecentTimes()
         self._diff = LogDiff()
         self._task: asyncio.Task[None] | None = None
+        self._is_over = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin, on the link's loop, if anybody wants these lines."""
@@ -54,6 +55,7 @@ class MetricsLog:
     async def stop(self) -> None:
         """Log what is left and end."""
         if self._task is not None:
+            self._is_over = True  # Python's wait_for forgets a cancel that comes together with its answer
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
@@ -66,6 +68,8 @@ class MetricsLog:
         while True:
             started = monotonic()
             is_seen = await self._look(_TIMEOUT_S) or is_seen
+            if self._is_over:
+                return
             pause_s = max(_EVERY_S, _PAUSE_PER_LOOK * (monotonic() - started)) if is_seen else _FIRST_EVERY_S
             await asyncio.sleep(pause_s)
 

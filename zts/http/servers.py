@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from zts.errors import ZtsError
 from zts.http.addresses import BoundAddress
 from zts.http.app import Application
 from zts.http.fast_connection import FastConnection
@@ -36,6 +37,9 @@ class Server(Protocol):
 
     def stop(self) -> None:
         """Accept nothing more."""
+
+    def refuse_unread(self, error: ZtsError) -> None:
+        """Answer requests that have begun to come and are not complete."""
 
     async def close_all_connections(self) -> None:
         """End all connections."""
@@ -81,6 +85,9 @@ class _TlsServer:
         self._doors.clear()
         self._inner.stop()
 
+    def refuse_unread(self, error: ZtsError) -> None:
+        self._inner.refuse_unread(error)
+
     async def close_all_connections(self) -> None:
         await self._inner.close_all_connections()
 
@@ -117,6 +124,9 @@ class _FastAdopter:
 
     def stop(self) -> None:
         self._server.stop()
+
+    def refuse_unread(self, error: ZtsError) -> None:
+        self._server.refuse_unread(error)
 
     async def close_all_connections(self) -> None:
         for task in list(self._tasks):

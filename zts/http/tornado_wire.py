@@ -6,9 +6,10 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPServerConnectionDelegate
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerConnectionDelegate
 from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
 from tornado.netutil import add_accept_handler, ssl_wrap_socket
 
@@ -57,6 +58,22 @@ class _TlsStream(_Refusing, SSLIOStream):
     """A TLS connection."""
 
 
+class _Requests(HTTPServerConnectionDelegate):
+    """Remembers the requests that it lets pass, as long as anybody does."""
+
+    def __init__(self, inner: HTTPServerConnectionDelegate) -> None:
+        self._inner = inner
+        self.open: WeakSet[Any] = WeakSet()
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        request = self._inner.start_request(server_conn, request_conn)
+        self.open.add(request)
+        return request
+
+    def on_close(self, server_conn: object) -> None:
+        self._inner.on_close(server_conn)
+
+
 class TornadoServer:
     """Serve HTTP/1.1 on listening sockets.
 
@@ -73,7 +90,10 @@ class TornadoServer:
         refusal: Refusal,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._server = HTTPServer(delegate, xheaders=False, max_body_size=_MAX_BODY_BYTES, max_header_size=_HEAD_BYTES)
+        self._requests = _Requests(delegate)
+        self._server = HTTPServer(
+            self._requests, xheaders=False, max_body_size=_MAX_BODY_BYTES, max_header_size=_HEAD_BYTES
+        )
         self._refusal = refusal
         self._ssl_context = ssl_context
         self._listening: list[tuple[socket.socket, Callable[[], None]]] = []
@@ -98,6 +118,11 @@ class TornadoServer:
             remove()
             sock.close()
         self._listening.clear()
+
+    def refuse_unread(self, error: ZtsError) -> None:
+        """Answer requests whose heads are complete and whose bodies are not."""
+        for request in list(self._requests.open):
+            request.refuse_unread(error)
 
     async def close_all_connections(self) -> None:
         """End all connections."""

@@ -121,17 +121,22 @@ class ZmqLink(BrokerLink):
         self._alarm = Alarm(loop, self._expire)
         self._plan_tick()
 
-    def close(self) -> None:
-        """Say GOODBYE and close the sockets; what is unanswered gets a ``no_broker`` result."""
+    def finish(self) -> None:
+        """Say that nothing new is taken in here."""
+        self._data.send(Beat(self._hello.peer_id, self._hello.epoch, {"finishing": True}))
+
+    def close(self, error: ZtsError) -> None:
+        """Say GOODBYE and close the sockets; what is unanswered gets ``error``."""
         if self._tick_handle is not None:
             self._tick_handle.cancel()
         self._alarm.cancel()
         goodbye = Goodbye(self._hello.peer_id, self._hello.epoch, "stopping")
         self._data.send(goodbye)
         self._control.channel.send(goodbye)
+        self._is_welcome = False
         for entry in self._inflight.take_all():
-            entry.waiter(error_result(entry.job.job_id, "The server is stopping.", BrokerUnavailable))
-        self._control.fail_all("The server is stopping.")
+            entry.waiter(error_result(entry.job.job_id, error.public_message, type(error)))
+        self._control.fail_all(error)
         self._data.close()
         self._control.channel.close()
         self._context.term()

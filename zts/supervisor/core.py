@@ -3,6 +3,11 @@
 No process, no signal, no clock: ``handle(event, now)`` returns what is to be done. Layer 2.
 
 A role is named by a string: ``broker``, ``node``, ``http-0``, ``http-1`` … The part before the dash is its kind.
+
+A stop has one budget for all of it, and stages: requests end while broker and HTTP servers refuse new ones (``DRAIN``);
+workers leave (``WORKERS``); broker and HTTP servers answer what is open, which is nothing or what the budget did not
+suffice for, and leave (``CLOSE``); what is there still is killed (``KILL``). HTTP servers are there until the last but
+one stage, so that nobody meets a closed port. The budget, or a second wish, goes to ``CLOSE`` from wherever it is.
 """
 
 from __future__ import annotations
@@ -14,19 +19,21 @@ from enum import Enum
 from typing import Any, Final
 
 from zts.backoff import Backoff, BackoffRule
+from zts.stopping import SAME_WISH_S
 from zts.supervisor.events import (
     Action,
     AnnounceReady,
+    Drained,
     DrainRole,
     Event,
     Finish,
     FleetReady,
-    HttpDrained,
     HttpReady,
     KillRole,
     ModelsSettled,
     RegisterModels,
     ReportRestart,
+    ResumeAll,
     RoleExited,
     StartFailed,
     StartRequested,
@@ -39,14 +46,14 @@ from zts.supervisor.events import (
 __all__ = ["CONFIG_ERROR_EXIT_CODE", "Phase", "SupervisorCore", "longest_stop_s", "role_names"]
 
 CONFIG_ERROR_EXIT_CODE: Final = 2  # a role that exits so will do it again: the user must change something
-_STOP_ORDER: Final = ("http", "node", "broker")  # nobody new comes in, workers finish, then the middle goes
 # Without the broker or the node agent nothing is served, and requests are held for some seconds only: short pauses.
 _RULE: Final = BackoffRule(cap_s=3.0)
 _MOST_DEATHS_AT_START: Final = 3
-_BROKER_STOP_S: Final = 5.0
-# One wish may come as two signals: timeout(1) and some shells signal the process and then its group.
-_SAME_WISH_S: Final = 0.5
-_STOP_MARGIN_S: Final = {"http": 2.0, "node": 5.0, "broker": 0.0}
+# A stop's budget where nothing is to be drained, because the start has failed.
+_FAILED_START_S: Final = 5.0
+# Behind the budget: for broker and HTTP servers to answer what is open and leave; and for what was killed to be dead.
+_CLOSE_S: Final = 1.5
+_DEAD_S: Final = 1.0
 
 
 def role_names(http_processes: int, *, embedded: bool = False) -> tuple[str, ...]:
@@ -74,6 +81,15 @@ class Phase(str, Enum):
     ENDED = "ended"
 
 
+class Stage(Enum):
+    """How far a stop is."""
+
+    DRAIN = "drain"
+    WORKERS = "workers"
+    CLOSE = "close"
+    KILL = "kill"
+
+
 @dataclass(slots=True)
 class _Slot:
     """What the core knows of one role."""
@@ -83,6 +99,7 @@ class _Slot:
     started_at: float = 0.0
     restart_at: float | None = None
     restarts: int = 0
+    is_draining: bool = False
 
 
 class SupervisorCore:
@@ -90,11 +107,11 @@ class SupervisorCore:
 
     Args:
         roles: Their names, in the order of their start.
-        drain_timeout_s: Time for HTTP servers and for the node to finish what they hold.
+        drain_timeout_s: Budget of a stop: what is open after it is answered with a reason, who runs is killed.
         start_timeout_s: Time in which broker, node and HTTP servers must be there; models have their own limits.
         rng: For the jitter of restarts.
         rule: Pauses between restarts.
-        embedded: The HTTP server is the broker, too: it drains first and ends last.
+        embedded: The HTTP server is the broker, too.
     """
 
     def __init__(
@@ -108,16 +125,16 @@ class SupervisorCore:
         embedded: bool = False,
     ) -> None:
         rule = rule or _RULE
-        self._embedded = embedded
+        self._broker = "http-0" if embedded else "broker"
         self._slots = {role: _Slot(Backoff(rule, rng)) for role in roles}
         self._drain_timeout_s = drain_timeout_s
         self._start_timeout_s = start_timeout_s
         self._phase = Phase.IDLE
         self._deadline: float | None = None  # of the start, or of the present stage of the stop
+        self._budget_at = 0.0
         self._fleet_ready = self._http_ready = self._models_settled = False
         self._stop_asked_at: float | None = None
-        self._stage = -1  # index into _STOP_ORDER
-        self._is_drained = False
+        self._stage: Stage | None = None
         self._exit_code = 0
         self._reason = ""
 
@@ -156,8 +173,8 @@ class SupervisorCore:
                 return self._fail(event.reason, now)
             case TimePassed():
                 return self._time_passed(now)
-            case HttpDrained():
-                return self._http_ended(now)
+            case Drained():
+                return self._stop_workers(now) if self._stage is Stage.DRAIN else []
             case FleetReady() | HttpReady() | ModelsSettled():
                 return self._progressed(event)
 
@@ -216,10 +233,7 @@ class SupervisorCore:
             what = "the HTTP servers" if self._fleet_ready else "the broker and the node agent"
             actions += self._fail(f"{what} were not ready within {self._start_timeout_s:g} s", now)
         elif self._phase is Phase.STOPPING:
-            self._deadline = None
-            if self._drains_only():
-                return actions + self._http_ended(now)
-            actions += [KillRole(role) for role in self._of_stage()]
+            actions += self._stage_is_over(now)
         return actions
 
     def _fail(self, reason: str, now: float) -> list[Action]:
@@ -228,65 +242,94 @@ class SupervisorCore:
         self._exit_code, self._reason = 1, reason
         return self._stop(now)
 
+    # ------------------------------------------------------------ the stop
+
     def _stop_requested(self, now: float) -> list[Action]:
-        if self._stop_asked_at is None:
-            self._stop_asked_at = now
         if self._phase is not Phase.STOPPING:
+            self._stop_asked_at = now
             return self._stop(now)
-        if now - self._stop_asked_at < _SAME_WISH_S:
+        is_same_wish = self._stop_asked_at is not None and now - self._stop_asked_at < SAME_WISH_S
+        if is_same_wish or self._stage is Stage.KILL:
             return []
-        self._deadline = None
-        return [KillRole(role) for role, slot in self._slots.items() if slot.alive]
+        self._stop_asked_at = now
+        return self._kill(now) if self._stage is Stage.CLOSE else [ResumeAll(), *self._close(now)]
 
     def _stop(self, now: float) -> list[Action]:
         self._phase = Phase.STOPPING
         for slot in self._slots.values():
             slot.restart_at = None
-        return self._advance(now)
+        self._budget_at = now + (_FAILED_START_S if self._exit_code else self._drain_timeout_s)
+        if not self._alive():
+            return self._finish()
+        if self._exit_code or not self._alive(self._broker):
+            return [ResumeAll(), *self._stop_workers(now)]  # nothing can be drained
+        self._stage, self._deadline = Stage.DRAIN, self._budget_at
+        return [ResumeAll(), *self._drain(self._servers())]
 
-    def _http_ended(self, now: float) -> list[Action]:
-        """Go on although the HTTP server's process is there: what is left of it is the broker."""
-        if self._phase is not Phase.STOPPING or not self._drains_only():
-            return []
-        self._is_drained = True
-        return self._advance(now)
+    def _stop_workers(self, now: float) -> list[Action]:
+        """Have workers finish what they hold and leave; requests have their answers, or nobody is there to give any."""
+        self._stage, self._deadline = Stage.WORKERS, self._budget_at
+        # Without the broker no open request will be answered any more, so that the HTTP servers answer them now.
+        actions = [] if self._alive(self._broker) else self._leave(self._alive("http"))
+        if self._alive("node"):
+            return [*actions, StopRole("node")]
+        return [*actions, *self._close(now)]
 
-    def _drains_only(self) -> bool:
-        return self._embedded and self._stage >= 0 and _STOP_ORDER[self._stage] == "http"
+    def _close(self, now: float) -> list[Action]:
+        """Have what is open answered with a reason, and everybody leave now."""
+        self._stage, self._deadline = Stage.CLOSE, now + _CLOSE_S
+        return [*self._leave(self._servers()), *(KillRole(role) for role in self._alive("node"))]
 
-    def _advance(self, now: float) -> list[Action]:
-        """Go on to the next kind of role once the present one is gone; finish after the last."""
-        if self._of_stage():
-            return []
-        while self._stage + 1 < len(_STOP_ORDER):
-            self._stage += 1
-            roles = self._of_stage()
-            if roles:
-                self._deadline = now + self._stage_limit_s()
-                ask = DrainRole if self._drains_only() else StopRole
-                return [ask(role) for role in roles]
-        self._phase = Phase.ENDED
-        self._deadline = None
+    def _kill(self, now: float) -> list[Action]:
+        self._stage, self._deadline = Stage.KILL, now + _DEAD_S
+        return [KillRole(role) for role in self._alive()]
+
+    def _finish(self) -> list[Action]:
+        left = self._alive()
+        if left:
+            self._exit_code, self._reason = 1, f"these could not be killed: {', '.join(left)}"
+        self._phase, self._deadline = Phase.ENDED, None
         return [Finish(self._exit_code, self._reason)]
 
-    def _of_stage(self) -> list[str]:
-        if self._stage < 0:
-            return []
-        if self._drains_only() and self._is_drained:
-            return []
-        kind = _STOP_ORDER[self._stage]
-        if self._embedded and kind == "broker":
-            kind = "http"
-        return [role for role, slot in self._slots.items() if slot.alive and role.partition("-")[0] == kind]
+    def _advance(self, now: float) -> list[Action]:
+        """Go on to the next stage if a role's death ends the present one."""
+        if not self._alive():
+            return self._finish()
+        if self._stage is Stage.DRAIN and not self._alive(self._broker):
+            return self._stop_workers(now)
+        if self._stage is Stage.WORKERS and not self._alive("node"):
+            return self._close(now)
+        return []
 
-    def _stage_limit_s(self) -> float:
-        kind = _STOP_ORDER[self._stage]
-        # After a failed start there is nothing to drain.
-        if kind == "broker" or self._exit_code:
-            return _BROKER_STOP_S
-        return self._drain_timeout_s + _STOP_MARGIN_S[kind]
+    def _stage_is_over(self, now: float) -> list[Action]:
+        if self._stage is Stage.KILL:
+            return self._finish()
+        return self._kill(now) if self._stage is Stage.CLOSE else [ResumeAll(), *self._close(now)]
+
+    def _drain(self, roles: Sequence[str]) -> list[Action]:
+        fresh = [role for role in roles if not self._slots[role].is_draining]
+        for role in fresh:
+            self._slots[role].is_draining = True
+        return [DrainRole(role) for role in fresh]
+
+    def _leave(self, roles: Sequence[str]) -> list[Action]:
+        # To one that does not drain yet StopRole alone would mean: drain first.
+        return [*self._drain(roles), *(StopRole(role) for role in roles)]
+
+    def _servers(self) -> list[str]:
+        """Return the HTTP servers and the broker; those in front first, so that nothing gets past them."""
+        https = self._alive("http")
+        return https if self._broker in https else [*https, *self._alive(self._broker)]
+
+    def _alive(self, which: str = "") -> list[str]:
+        """Return the roles that have a process: all, those of a kind, or the one of this name."""
+        return [
+            role
+            for role, slot in self._slots.items()
+            if slot.alive and (not which or which in (role, role.partition("-")[0]))
+        ]
 
 
 def longest_stop_s(drain_timeout_s: float) -> float:
-    """Return how long an orderly stop may take in all, so that ``zts stop`` can wait for it."""
-    return 2 * drain_timeout_s + sum(_STOP_MARGIN_S.values()) + _BROKER_STOP_S
+    """Return how long a stop may take in all, so that ``zts stop`` can wait for it."""
+    return drain_timeout_s + _CLOSE_S + _DEAD_S

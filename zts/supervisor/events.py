@@ -9,15 +9,16 @@ __all__ = [
     "Action",
     "AnnounceReady",
     "DrainRole",
+    "Drained",
     "Event",
     "Finish",
     "FleetReady",
-    "HttpDrained",
     "HttpReady",
     "KillRole",
     "ModelsSettled",
     "RegisterModels",
     "ReportRestart",
+    "ResumeAll",
     "RoleExited",
     "StartFailed",
     "StartRequested",
@@ -53,8 +54,8 @@ class HttpReady:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpDrained:
-    """The HTTP server that was asked by ``DrainRole`` has no open requests left; its broker goes on."""
+class Drained:
+    """No request is open any more, neither at the broker nor at an HTTP server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants the instance to end. A second such request, half a second later or more, means: at once."""
+    """The instance is to end. A second such request, half a second later or more, means: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +88,23 @@ class StartRole:
 
 
 @dataclass(frozen=True, slots=True)
-class StopRole:
-    """Ask the role to finish (SIGTERM)."""
+class ResumeAll:
+    """Let roles and workers that somebody stopped (SIGSTOP, Ctrl-Z) go on: stopped, they can neither finish nor end."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRole:
+    """Ask the role to finish its requests and take no more, but to stay (``zts.signals.DRAIN_SIGNAL``).
+
+    ``Drained`` follows once all are finished.
+    """
 
     role: str
 
 
 @dataclass(frozen=True, slots=True)
-class DrainRole:
-    """Ask the HTTP server that holds the broker to finish its requests and accept no more; ``HttpDrained`` follows."""
+class StopRole:
+    """Ask the role to leave (SIGTERM): a broker or HTTP server that drains answers what is open, and goes."""
 
     role: str
 
@@ -128,7 +137,7 @@ class ReportRestart:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """All roles are gone; leave with ``exit_code``. ``reason`` is empty for a wanted stop."""
+    """All roles are gone, or cannot be killed; leave with ``exit_code``. ``reason`` is empty for a wanted stop."""
 
     exit_code: int
     reason: str
@@ -139,12 +148,12 @@ Event: TypeAlias = (
     | RoleExited
     | FleetReady
     | HttpReady
-    | HttpDrained
+    | Drained
     | ModelsSettled
     | StartFailed
     | StopRequested
     | TimePassed
 )
 Action: TypeAlias = (
-    StartRole | StopRole | DrainRole | KillRole | RegisterModels | AnnounceReady | ReportRestart | Finish
+    StartRole | ResumeAll | DrainRole | StopRole | KillRole | RegisterModels | AnnounceReady | ReportRestart | Finish
 )

@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from zts.clock import monotonic, wall_time_s
 from zts.settings import Settings
+from zts.signals import STOP_SIGNALS, is_wanted
 from zts.supervisor import events as e
 from zts.supervisor.core import Phase, SupervisorCore, role_names
 from zts.supervisor.instance import Instance
 from zts.supervisor.notify import Notifier
 from zts.supervisor.parent import become_subreaper
-from zts.supervisor.processes import CommandFor, Console, RoleProcess, end_descendants, reap_strangers
+from zts.supervisor.processes import CommandFor, Console, RoleProcess, end_descendants, reap_strangers, resume
 from zts.supervisor.readiness import watch_drain, watch_readiness
 from zts.supervisor.snapshot_writer import SnapshotWriter
 from zts.supervisor.startup_models import ControlFor, models_of_start, register_models
@@ -44,7 +45,7 @@ class SupervisorLoop:
         console: Where the roles' words go.
         notifier: The service manager.
         start_timeout_s: Time for broker, node and HTTP servers to be there.
-        hangup_stops: Whether SIGHUP (the terminal went away) ends the instance.
+        hangup_stops: Whether SIGHUP (the terminal went away) ends the instance; not if it was ignored before.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class SupervisorLoop:
         self._selector = selectors.DefaultSelector()
         self._ended = threading.Event()  # the start is over
         self._over = threading.Event()
+        self._is_watching_drain = False
         self._finish: e.Finish | None = None
         self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -131,9 +133,10 @@ class SupervisorLoop:
             pass  # to be woken up is all we want
 
         signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGHUP, stop if self._hangup_stops else signal.SIG_IGN)
+        for number in filter(is_wanted, STOP_SIGNALS):
+            signal.signal(number, stop)
+        if not self._hangup_stops:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, nothing)
 
     def _watch(self) -> None:
@@ -189,14 +192,11 @@ class SupervisorLoop:
                 self._on_process(role, RoleProcess.stop)
             case e.DrainRole(role):
                 self._on_process(role, RoleProcess.drain)
-                watch_drain(
-                    self._settings,
-                    self._control_for,
-                    drained=lambda: self.post(e.HttpDrained()),
-                    ended=self._over,
-                )
+                self._watch_drain()
+            case e.ResumeAll():
+                resume([process.pid for process in self._processes.values()])
             case e.KillRole(role):
-                _log.warning("%s is killed", role)
+                _log.warning("%s is killed: its time to stop is over", role)
                 self._on_process(role, RoleProcess.kill)
             case e.RegisterModels():
                 register_models(
@@ -215,6 +215,11 @@ class SupervisorLoop:
                 _log.warning("%s; started again %s", reason, f"in {delay_s:.1f} s" if delay_s else "at once")
             case e.Finish():
                 self._finish = action
+
+    def _watch_drain(self) -> None:
+        if not self._is_watching_drain:
+            self._is_watching_drain = True
+            watch_drain(self._settings, self._control_for, drained=lambda: self.post(e.Drained()), ended=self._over)
 
     def _on_process(self, role: str, do: Callable[[RoleProcess], None]) -> None:
         process = self._processes.get(role)

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Final
 
+from zts.signals import take_defaults, unblock
+
 __all__ = ["PARENT_VARIABLE", "become_subreaper", "die_with_parent"]
 
 PARENT_VARIABLE: Final = "ZTS_PARENT_PID"
@@ -25,12 +27,15 @@ def _prctl(option: int, value: int) -> bool:
 def die_with_parent() -> None:
     """Be killed (SIGKILL) when the process named in ``ZTS_PARENT_PID`` dies; leave at once if it is dead already.
 
-    Does nothing where the variable is missing (a role started by hand). The variable is removed, so that the
-    caller's own children don't act on it. Call it from the main thread, before anything is started.
+    Where the variable is missing (a role started by hand) nothing ties them. It is removed, so that the caller's own
+    children don't act on it. What was inherited of signals is put right as well: of a supervisor everything, of a
+    user's shell what he cannot have wished. Call it from the main thread, before anything is started.
     """
     text = os.environ.pop(PARENT_VARIABLE, "")
     if not text:
+        unblock()
         return
+    take_defaults()
     try:
         parent_pid = int(text)
     except ValueError:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from zts.signals import DRAIN_SIGNAL
 from zts.supervisor.parent import PARENT_VARIABLE
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "end_descendants",
     "open_console_file",
     "reap_strangers",
+    "resume",
     "role_command",
 ]
 
@@ -34,7 +36,8 @@ CommandFor: TypeAlias = Callable[[str], Sequence[str]]
 
 _TAIL_BYTES: Final = 4096
 _CHUNK_BYTES: Final = 65_536
-_LAST_WORDS_S: Final = 0.5
+_LAST_WORDS_S: Final = 0.2
+_DEAD_S: Final = 1.0
 
 
 def role_command(role: str, settings_file: Path) -> list[str]:
@@ -129,9 +132,9 @@ class RoleProcess:
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
 
     def drain(self) -> None:
-        """Ask it to finish its requests, but to go on being the broker (``zts.http.main.DRAIN_SIGNAL``)."""
+        """Ask it to finish its requests, but to stay (``zts.signals.DRAIN_SIGNAL``)."""
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
+            signal.pidfd_send_signal(self.pidfd, DRAIN_SIGNAL)
 
     def kill(self) -> None:
         """End it and its process group now (SIGKILL). Only before ``reap``: afterwards the number may be another's."""
@@ -183,8 +186,20 @@ def end_descendants() -> list[int]:
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=5.0)
+    psutil.wait_procs(left, timeout=_DEAD_S)
     return [process.pid for process in left]
+
+
+def resume(pids: Sequence[int]) -> None:
+    """Let these processes and their children go on (SIGCONT) if they were stopped, as systemd does at a stop."""
+    import psutil  # 30 ms; needed at the end only
+
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            role = psutil.Process(pid)
+            for process in (role, *role.children()):
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.send_signal(signal.SIGCONT)
 
 
 def reap_strangers(own: set[int]) -> None:

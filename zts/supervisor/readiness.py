@@ -1,5 +1,5 @@
 """Find out when a starting instance is there: the broker answers, a node is connected, HTTP accepts; and when, at its
-end, no HTTP server is left at a broker that goes on. Layer 3.
+end, no request is open any more. Layer 3.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ def _watch(
 def watch_drain(
     settings: Settings, control_for: ControlFor, *, drained: Callable[[], None], ended: threading.Event
 ) -> None:
-    """Call ``drained`` once, from a thread of its own, when the broker knows no HTTP server any more.
+    """Call ``drained`` once, from a thread of its own, when no request is open at the broker or at an HTTP server.
 
-    Setting ``ended`` stops the watch. A broker that is gone is not told about: whoever waits sees it die himself.
+    An HTTP server that drains leaves the broker when it has answered everything. Setting ``ended`` stops the watch. A
+    broker that is gone is not told about: the caller sees its process end.
     """
 
     def work() -> None:
@@ -101,7 +102,9 @@ def watch_drain(
                 except ZtsError as exc:
                     _log.debug("the broker does not answer: %s", exc.public_message)
                     continue
-                if status < 400 and not body.get("https"):
+                broker = body.get("broker", {})
+                is_idle = broker.get("stopping") and not broker.get("unfinished_jobs") and not body.get("https")
+                if status < 400 and is_idle:
                     drained()
                     return
         finally:

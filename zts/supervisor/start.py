@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 from zts.clock import monotonic
 from zts.errors import ConfigError, ServerError
 from zts.settings import DEFAULT_ALLOWED_URLS, Settings
+from zts.signals import unblock
 from zts.supervisor.banner import banner
 from zts.supervisor.events import Finish
 from zts.supervisor.instance import Instance
@@ -81,6 +82,7 @@ def start(settings: Settings, warnings: Sequence[str], options: StartOptions) ->
         Conflict: If an instance runs with this runtime folder.
         ServerError: If the start failed; the message is the reason.
     """
+    unblock()
     _check_metrics_config(settings)
     instance = Instance(Path(settings.runtime_dir))
     instance.prepare()

@@ -24,6 +24,9 @@ class FakeLoad:
     def queued(self, name: str, version: str) -> int:
         return 3
 
+    def unfinished(self) -> int:
+        return 3
+
     def stats(self, now: float) -> list[dict[str, Any]]:
         return [{"name": "noop", "version": "1.0", "queued": 3}]
 

@@ -7,16 +7,17 @@ from zts.supervisor.core import Phase, SupervisorCore, longest_stop_s, role_name
 from zts.supervisor.events import (
     Action,
     AnnounceReady,
+    Drained,
     DrainRole,
     Event,
     Finish,
     FleetReady,
-    HttpDrained,
     HttpReady,
     KillRole,
     ModelsSettled,
     RegisterModels,
     ReportRestart,
+    ResumeAll,
     RoleExited,
     StartFailed,
     StartRequested,
@@ -102,8 +103,8 @@ def test_a_dead_role_comes_back_at_once_and_then_after_growing_pauses() -> None:
 def test_configuration_error_at_start_fails_the_start_and_stops_the_others() -> None:
     core = make_core()
     core.handle(StartRequested(), 0.0)
-    assert core.handle(RoleExited("http-0", 2, "port 8080 is taken"), 0.5) == [StopRole("node")]
-    assert core.handle(RoleExited("node", 0, ""), 0.6) == [StopRole("broker")]
+    assert core.handle(RoleExited("http-0", 2, "port 8080 is taken"), 0.5) == [ResumeAll(), StopRole("node")]
+    assert core.handle(RoleExited("node", 0, ""), 0.6) == [DrainRole("broker"), StopRole("broker")]
     assert core.handle(RoleExited("broker", 0, ""), 0.7) == [Finish(1, "port 8080 is taken")]
     assert core.phase is Phase.ENDED
 
@@ -122,11 +123,13 @@ def test_third_death_of_a_role_at_start_fails_the_start() -> None:
     assert core.handle(RoleExited("broker", 1, "a"), 0.1) == [ReportRestart("broker", "a", 0.0), StartRole("broker")]
     assert core.handle(RoleExited("broker", 1, "b"), 0.2) == [ReportRestart("broker", "b", 1.0)]
     assert core.handle(TimePassed(), 1.2) == [StartRole("broker")]
-    assert core.handle(RoleExited("broker", 1, "c"), 1.3) == [StopRole("http-0")]
-    assert feed(core, (RoleExited("http-0", 0, ""), 1.4), (RoleExited("node", 0, ""), 1.5)) == [
+    assert core.handle(RoleExited("broker", 1, "c"), 1.3) == [
+        ResumeAll(),
+        DrainRole("http-0"),
+        StopRole("http-0"),
         StopRole("node"),
-        Finish(1, "c"),
     ]
+    assert feed(core, (RoleExited("http-0", 0, ""), 1.4), (RoleExited("node", 0, ""), 1.5)) == [Finish(1, "c")]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +144,7 @@ def test_a_start_that_takes_too_long_fails_and_names_what_is_missing(before: lis
     core.handle(StartRequested(), 0.0)
     for event in before:
         core.handle(event, 1.0)
-    assert core.handle(TimePassed(), 60.0) == [StopRole("http-0")]
+    assert core.handle(TimePassed(), 60.0) == [ResumeAll(), StopRole("node")]
     assert core.next_deadline() == 65.0  # nothing to drain after a failed start
     actions = feed(core, *((RoleExited(role, 0, ""), 61.0) for role in ("http-0", "node", "broker")))
     assert actions[-1] == Finish(1, reason)
@@ -150,59 +153,126 @@ def test_a_start_that_takes_too_long_fails_and_names_what_is_missing(before: lis
 def test_a_broken_watch_fails_the_start_only_while_starting() -> None:
     core = make_core()
     core.handle(StartRequested(), 0.0)
-    assert core.handle(StartFailed("no zmq"), 1.0) == [StopRole("http-0")]
+    assert core.handle(StartFailed("no zmq"), 1.0) == [ResumeAll(), StopRole("node")]
     assert running_core().handle(StartFailed("late"), 5.0) == []
 
 
-def test_stop_goes_http_then_node_then_broker() -> None:
+DRAIN = [ResumeAll(), DrainRole("http-0"), DrainRole("broker")]
+LEAVE = [StopRole("http-0"), StopRole("broker")]
+
+
+def test_a_stop_drains_then_ends_workers_then_the_servers_which_are_there_until_then() -> None:
     core = running_core(2)
-    assert core.handle(StopRequested(), 5.0) == [StopRole("http-0"), StopRole("http-1")]
-    assert core.next_deadline() == 17.0
-    assert core.handle(RoleExited("http-1", 0, ""), 5.1) == []
-    assert core.handle(RoleExited("http-0", 0, ""), 5.2) == [StopRole("node")]
-    assert core.handle(RoleExited("node", 0, ""), 6.0) == [StopRole("broker")]
-    assert core.handle(RoleExited("broker", 0, ""), 6.1) == [Finish(0, "")]
+    assert core.handle(StopRequested(), 5.0) == [
+        ResumeAll(),
+        DrainRole("http-0"),
+        DrainRole("http-1"),
+        DrainRole("broker"),
+    ]
+    assert core.next_deadline() == 15.0
+    assert core.handle(Drained(), 6.0) == [StopRole("node")]
+    assert core.handle(Drained(), 6.1) == []
+    assert core.next_deadline() == 15.0  # one budget for all of it
+    assert core.handle(RoleExited("node", 0, ""), 7.0) == [StopRole("http-0"), StopRole("http-1"), StopRole("broker")]
+    assert core.next_deadline() == 8.5
+    assert core.handle(RoleExited("broker", 0, ""), 7.1) == []
+    assert core.handle(RoleExited("http-1", 0, ""), 7.1) == []
+    assert core.handle(RoleExited("http-0", 0, ""), 7.2) == [Finish(0, "")]
     assert core.handle(StopRequested(), 7.0) == []
 
 
-def test_a_role_that_does_not_stop_in_time_is_killed_and_the_stop_goes_on() -> None:
+def test_with_the_budget_over_servers_answer_what_is_open_and_the_node_is_killed() -> None:
     core = running_core()
-    core.handle(StopRequested(), 0.0)
-    assert core.handle(TimePassed(), 12.0) == [KillRole("http-0")]
-    assert core.handle(TimePassed(), 13.0) == []
-    assert core.handle(RoleExited("http-0", -9, ""), 13.1) == [StopRole("node")]
+    assert core.handle(StopRequested(), 0.0) == DRAIN
+    assert core.handle(TimePassed(), 9.9) == []
+    assert core.handle(TimePassed(), 10.0) == [ResumeAll(), *LEAVE, KillRole("node")]
+    assert core.next_deadline() == 11.5
+    assert core.handle(RoleExited("node", -9, ""), 10.1) == []
+    assert core.handle(RoleExited("broker", 0, ""), 10.2) == []
+    # A server that does not even answer now.
+    assert core.handle(TimePassed(), 11.5) == [KillRole("http-0")]
+    assert core.handle(RoleExited("http-0", -9, ""), 11.6) == [Finish(0, "")]
 
 
-def test_second_stop_kills_everything_at_once() -> None:
+def test_workers_have_what_is_left_of_the_budget() -> None:
+    core = running_core()
+    feed(core, (StopRequested(), 0.0), (Drained(), 8.0))
+    assert core.handle(TimePassed(), 9.0) == []
+    assert core.handle(TimePassed(), 10.0) == [ResumeAll(), *LEAVE, KillRole("node")]
+
+
+def test_what_cannot_be_killed_is_named_and_not_waited_for() -> None:
+    core = running_core()
+    feed(core, (StopRequested(), 0.0), (TimePassed(), 10.0))
+    assert core.handle(TimePassed(), 11.5) == [KillRole("broker"), KillRole("node"), KillRole("http-0")]
+    feed(core, (RoleExited("http-0", -9, ""), 11.6), (RoleExited("broker", -9, ""), 11.6))
+    assert core.handle(TimePassed(), 12.5) == [Finish(1, "these could not be killed: node")]
+    assert longest_stop_s(10.0) == 12.5
+
+
+def test_second_stop_goes_to_the_end_at_once_and_a_third_kills() -> None:
     core = running_core()
     core.handle(StopRequested(), 0.0)
     assert core.handle(StopRequested(), 0.4) == []  # the same wish, signalled twice
-    assert core.handle(StopRequested(), 0.5) == [KillRole("broker"), KillRole("node"), KillRole("http-0")]
-    actions = feed(core, *((RoleExited(role, -9, ""), 0.2) for role in ("broker", "node", "http-0")))
+    assert core.handle(StopRequested(), 0.5) == [ResumeAll(), *LEAVE, KillRole("node")]
+    assert core.handle(StopRequested(), 0.9) == []
+    assert core.handle(StopRequested(), 1.0) == [KillRole("broker"), KillRole("node"), KillRole("http-0")]
+    assert core.handle(StopRequested(), 9.0) == []
+    actions = feed(core, *((RoleExited(role, -9, ""), 1.2) for role in ("broker", "node", "http-0")))
     assert actions == [Finish(0, "")]
 
 
-def test_broker_that_dies_while_stopping_is_not_restarted() -> None:
+def test_second_stop_while_workers_leave() -> None:
+    core = running_core()
+    feed(core, (StopRequested(), 0.0), (Drained(), 1.0))
+    assert core.handle(StopRequested(), 2.0) == [ResumeAll(), *LEAVE, KillRole("node")]
+
+
+def test_broker_that_dies_while_it_drains_leaves_nothing_to_wait_for() -> None:
     core = running_core()
     core.handle(StopRequested(), 0.0)
-    assert core.handle(RoleExited("broker", -9, ""), 0.1) == []
-    assert feed(core, (RoleExited("http-0", 0, ""), 0.2), (RoleExited("node", 0, ""), 0.3)) == [
-        StopRole("node"),
-        Finish(0, ""),
-    ]
+    assert core.handle(RoleExited("broker", -9, ""), 0.1) == [StopRole("http-0"), StopRole("node")]
+    assert core.handle(Drained(), 0.15) == []
+    assert feed(core, (RoleExited("http-0", 0, ""), 0.2), (RoleExited("node", 0, ""), 0.3)) == [Finish(0, "")]
 
 
-def test_stop_drops_planned_restarts() -> None:
+def test_other_roles_that_die_while_the_requests_end_change_nothing() -> None:
+    core = running_core(2)
+    core.handle(StopRequested(), 0.0)
+    assert feed(core, (RoleExited("http-1", 0, ""), 0.1), (RoleExited("node", -9, ""), 0.2)) == []
+    assert core.handle(Drained(), 0.3) == LEAVE
+
+
+def test_stop_while_a_role_waits_for_its_restart() -> None:
     core = running_core()
     feed(core, (RoleExited("node", 1, ""), 1.0), (RoleExited("node", 1, ""), 1.1))
-    core.handle(StopRequested(), 1.2)
+    assert core.handle(StopRequested(), 1.2) == DRAIN
     assert core.handle(TimePassed(), 5.0) == []
-    assert core.handle(RoleExited("http-0", 0, ""), 5.1) == [StopRole("broker")]
+    assert core.handle(Drained(), 5.1) == LEAVE
+
+
+def test_stop_while_the_broker_waits_for_its_restart() -> None:
+    core = running_core()
+    feed(core, (RoleExited("broker", 1, ""), 1.0), (RoleExited("broker", 1, ""), 1.1))
+    # Its clients' requests wait for it at the HTTP server, which answers them now.
+    assert core.handle(StopRequested(), 1.2) == [
+        ResumeAll(),
+        DrainRole("http-0"),
+        StopRole("http-0"),
+        StopRole("node"),
+    ]
+    assert core.next_deadline() == 11.2
 
 
 def test_stop_with_no_role_left_finishes_at_once() -> None:
     core = make_core()
     assert core.handle(StopRequested(), 0.0) == [Finish(0, "")]
+
+
+def test_stop_without_a_budget_answers_what_is_open_at_once() -> None:
+    core = SupervisorCore(role_names(1), drain_timeout_s=0.0, start_timeout_s=60.0, rng=random.Random(1))
+    feed(core, (StartRequested(), 0.0), (StopRequested(), 5.0))
+    assert core.handle(TimePassed(), 5.0) == [ResumeAll(), *LEAVE, KillRole("node")]
 
 
 def test_stop_during_the_start_is_no_failure() -> None:
@@ -211,10 +281,6 @@ def test_stop_during_the_start_is_no_failure() -> None:
     actions = feed(core, *((RoleExited(role, 0, ""), 0.2) for role in ("http-0", "node", "broker")))
     assert actions[-1] == Finish(0, "")
     assert feed(core, (FleetReady(), 0.3), (StartRequested(), 0.4)) == []
-
-
-def test_longest_stop_covers_every_stage() -> None:
-    assert longest_stop_s(10.0) == 12.0 + 15.0 + 5.0
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -232,7 +298,7 @@ def test_random_events_never_leave_a_role_behind(seed: int) -> None:
                 case StartRole(role):
                     assert role not in alive
                     alive.add(role)
-                case StopRole(role) | KillRole(role):
+                case StopRole(role) | DrainRole(role) | KillRole(role):
                     assert role in alive
                 case Finish():
                     assert not alive
@@ -241,7 +307,7 @@ def test_random_events_never_leave_a_role_behind(seed: int) -> None:
     do(core.handle(StartRequested(), now))
     for step in range(200):
         now += rng.random()
-        pool: list[Event] = [TimePassed(), FleetReady(), HttpReady(), ModelsSettled()]
+        pool: list[Event] = [TimePassed(), FleetReady(), HttpReady(), ModelsSettled(), Drained()]
         if alive and rng.random() < 0.5:
             role = rng.choice(sorted(alive))
             alive.remove(role)
@@ -264,32 +330,31 @@ def test_with_an_embedded_broker_the_http_server_starts_first_and_there_is_no_br
     ]
 
 
-def test_an_embedded_broker_drains_http_first_and_ends_last() -> None:
+def test_an_embedded_broker_drains_with_its_http_server_and_ends_last() -> None:
     core = running_core(embedded=True)
-    assert core.handle(HttpDrained(), 4.0) == []
-    assert core.handle(StopRequested(), 5.0) == [DrainRole("http-0")]
-    assert core.next_deadline() == 17.0
-    assert core.handle(HttpDrained(), 6.0) == [StopRole("node")]
-    assert core.handle(HttpDrained(), 6.1) == []
+    assert core.handle(Drained(), 4.0) == []
+    assert core.handle(StopRequested(), 5.0) == [ResumeAll(), DrainRole("http-0")]
+    assert core.next_deadline() == 15.0
+    assert core.handle(Drained(), 6.0) == [StopRole("node")]
     assert core.handle(RoleExited("node", 0, ""), 7.0) == [StopRole("http-0")]
-    assert core.next_deadline() == 12.0
+    assert core.next_deadline() == 8.5
     assert core.handle(RoleExited("http-0", 0, ""), 7.1) == [Finish(0, "")]
 
 
-def test_an_embedded_broker_is_not_killed_for_requests_that_do_not_end() -> None:
+def test_an_embedded_broker_answers_what_is_open_when_the_budget_is_over() -> None:
     core = running_core(embedded=True)
     core.handle(StopRequested(), 0.0)
-    assert core.handle(TimePassed(), 12.0) == [StopRole("node")]
-    assert core.handle(RoleExited("node", 0, ""), 13.0) == [StopRole("http-0")]
-    assert core.handle(TimePassed(), 18.0) == [KillRole("http-0")]
-    assert core.handle(RoleExited("http-0", -9, ""), 18.1) == [Finish(0, "")]
+    assert core.handle(TimePassed(), 10.0) == [ResumeAll(), StopRole("http-0"), KillRole("node")]
+    assert core.handle(RoleExited("node", -9, ""), 10.1) == []
+    assert core.handle(TimePassed(), 11.5) == [KillRole("http-0")]
+    assert core.handle(RoleExited("http-0", -9, ""), 11.6) == [Finish(0, "")]
 
 
 def test_an_embedded_broker_that_dies_while_it_drains_leaves_the_node_to_stop() -> None:
     core = running_core(embedded=True)
     core.handle(StopRequested(), 0.0)
     assert core.handle(RoleExited("http-0", -11, ""), 0.5) == [StopRole("node")]
-    assert core.handle(HttpDrained(), 0.6) == []
+    assert core.handle(Drained(), 0.6) == []
     assert core.handle(RoleExited("node", 0, ""), 0.7) == [Finish(0, "")]
 
 
@@ -301,8 +366,35 @@ def test_an_embedded_broker_that_dies_comes_back_as_any_role() -> None:
     ]
 
 
-def test_second_stop_kills_an_embedded_broker_at_once() -> None:
+def test_second_stop_ends_an_embedded_broker_at_once() -> None:
     core = running_core(embedded=True)
     core.handle(StopRequested(), 0.0)
-    assert core.handle(StopRequested(), 1.0) == [KillRole("http-0"), KillRole("node")]
+    assert core.handle(StopRequested(), 1.0) == [ResumeAll(), StopRole("http-0"), KillRole("node")]
     assert feed(core, (RoleExited("node", -9, ""), 1.1), (RoleExited("http-0", -9, ""), 1.2)) == [Finish(0, "")]
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_stop_is_over_within_its_budget_whatever_dies_or_does_not(seed: int, embedded: bool) -> None:
+    rng = random.Random(seed)
+    core = running_core(embedded=embedded)
+    alive = set(role_names(1, embedded=embedded))
+    now, actions = 100.0, core.handle(StopRequested(), 100.0)
+    killed: set[str] = set()
+    while core.phase is not Phase.ENDED:
+        killed |= {action.role for action in actions if isinstance(action, KillRole)}
+        if alive & killed and rng.random() < 0.8:
+            role = rng.choice(sorted(alive & killed))
+        elif alive and rng.random() < 0.2:
+            role = rng.choice(sorted(alive))  # leaves, or dies, when it likes
+        else:
+            due = core.next_deadline()
+            assert due is not None
+            now = max(now, due)
+            actions = core.handle(rng.choice([TimePassed(), TimePassed(), Drained()]), now)
+            continue
+        alive.remove(role)
+        actions = core.handle(RoleExited(role, 0, ""), now)
+    assert now <= 100.0 + longest_stop_s(10.0)
+    (last,) = [action for action in actions if isinstance(action, Finish)]
+    assert last.exit_code == (1 if alive else 0)

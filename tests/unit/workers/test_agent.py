@@ -292,8 +292,9 @@ def test_stop_ends_everything_and_the_second_one_kills() -> None:
     ]
     assert not agent.is_stopped
     assert agent.handle(desire("9002", generation=3), 0.0) == []
-    assert agent.handle(ev.StopAsked(), 0.0) == [ev.Kill("9000", E0)]
-    agent.handle(ev.ProcessExited("9000", E0, KILLED), 0.0)
+    assert agent.handle(ev.StopAsked(), 0.4) == []  # the same wish, signalled twice
+    assert agent.handle(ev.StopAsked(), 0.5) == [ev.Kill("9000", E0)]
+    agent.handle(ev.ProcessExited("9000", E0, KILLED), 0.6)
     assert agent.is_stopped
 
 

@@ -336,7 +336,8 @@ def test_a_stop_drains_once_and_the_second_one_ends_at_once() -> None:
         e.Tell(e.DrainAsked("asked to stop")),
     ]
     assert feed(core, (e.StateReported(WorkerEvent.DRAIN, "the broker sends no more jobs"), 1.2)) == []
-    assert feed(core, (e.StopAsked(2, "asked to stop"), 1.3)) == [
+    assert feed(core, (e.StopAsked(2, "asked to stop"), 1.4)) == []  # the same wish, signalled twice
+    assert feed(core, (e.StopAsked(3, "asked to stop"), 1.5)) == [
         e.Exit(e.EXIT_KILLED, "asked to stop again: leaving at once")
     ]
 
