@@ -15,6 +15,7 @@ from zts.broker.events import BatchDone, BatchSent
 from zts.broker.fleet_events import (
     ControlArrived,
     ControlLost,
+    ControlUnsendable,
     DataHello,
     DataLeft,
     DataLost,
@@ -81,6 +82,7 @@ class Fleet:
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ControlArrived: self._on_control,
             ControlLost: self._on_control_lost,
+            ControlUnsendable: lambda event, _: self._requests.unsendable(event.connection, event.message, event.text),
             DataHello: self._on_data_hello,
             DataLeft: self._on_data_left,
             DataLost: self._on_data_lost,

@@ -25,7 +25,7 @@ from zts.errors import (
     ZtsError,
 )
 from zts.registry import ModelSpec
-from zts.wire.messages import Reply, Request
+from zts.wire.messages import Message, Reply, Request
 
 __all__ = ["PREPARE_TIMEOUT_S", "Requests"]
 
@@ -141,6 +141,14 @@ class Requests:
         if pending.asker is not None:
             connection, request = pending.asker
             self._state.reply_error(connection, request.request_id, ServerError(f"The model was not registered: {why}"))
+
+    def unsendable(self, connection: bytes, message: Message, text: str) -> None:
+        """Answer those who wait for the effect of a message that cannot be sent."""
+        if isinstance(message, Reply):
+            error = ServerError(f"The reply cannot be sent: {text}")
+            self._state.reply_error(connection, message.request_id, error)
+        elif isinstance(message, Request) and message.request_id in self._state.pending:
+            self.unanswered(self._state.pending[message.request_id], f"the node agent cannot be asked: {text}")
 
     def timed_out(self, request_id: int) -> None:
         """Give up a request that its node did not answer in time."""
