@@ -31,6 +31,7 @@ from zts.settings import Endpoints, Settings
 from zts.wire import codec
 from zts.wire.frames import Role
 from zts.wire.messages import NORMAL, Batch, Hello, Job, Jobs, Outcomes, Result, Results, Welcome, WorkItem
+from zts.wire.splitting import encode_split
 from zts.workers import events as worker
 from zts.workers.core import ComputeCore
 from zts.workers.learnt_window import window_for
@@ -75,7 +76,7 @@ def _messages() -> tuple[Jobs, Batch, Outcomes, Results]:
 
 def _encode(_leaving: ExitStack) -> Callable[[], object]:
     messages = _messages()
-    return lambda: [codec.encode(message) for message in messages]
+    return lambda: [encode_split(message) for message in messages]
 
 
 def _decode(_leaving: ExitStack) -> Callable[[], object]:

@@ -2,9 +2,9 @@
 
 Events are past tense and vectorised: one ``JobsArrived`` holds all jobs of one JOBS message. They only change the
 scheduler's state; ``TickEnded`` is the one event that yields ``SendBatch`` and ``SendResults``: one for each worker
-and one for each client, or several where there are more than ``MAX_ROWS`` rows. A loop therefore feeds all that it
-drained in one wake-up and then one ``TickEnded``. Every event may yield ``Count``. The lists in actions are shared with
-the scheduler's memory of finished jobs: read them, don't change them.
+and one for each client, however many rows that are. A loop therefore feeds all that it drained in one wake-up and then
+one ``TickEnded``. Every event may yield ``Count``. The lists in actions are shared with the scheduler's memory of
+finished jobs: read them, don't change them.
 
 The records are slotted but not frozen: a frozen dataclass costs three times as much to make. Nobody changes them.
 """

@@ -15,6 +15,7 @@ from zts.broker.events import BatchDone, BatchSent
 from zts.broker.fleet_events import (
     ControlArrived,
     ControlLost,
+    ControlUnsendable,
     DataHello,
     DataLeft,
     DataLost,
@@ -83,6 +84,7 @@ class Fleet:
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ControlArrived: self._on_control,
             ControlLost: self._on_control_lost,
+            ControlUnsendable: self._on_control_unsendable,
             DataHello: self._on_data_hello,
             DataLeft: self._on_data_left,
             DataLost: self._on_data_lost,
@@ -308,6 +310,9 @@ class Fleet:
             for name, value in http_counters(peer.info).items():
                 past[name] = past.get(name, 0) + value
 
+    def _on_control_unsendable(self, event: ControlUnsendable, now: float) -> None:
+        self._requests.unsendable(event.connection, event.message, event.text, now)
+
     def _on_control_lost(self, event: ControlLost, now: float) -> None:
         peer = self._state.peers.get(event.connection)
         if peer is None:
@@ -357,7 +362,7 @@ class Fleet:
         self._state.stopping = event.text
         if not self._state.nodes:  # nobody starts one any more
             self._state.deadlines.drop(("nodes", None))
-            self._requests.no_node_came()
+            self._requests.no_node_came(now)
             self._nodes.all_changed()
 
     def _on_stop_ended(self, event: StopEnded, now: float) -> None:

@@ -17,6 +17,7 @@ from zts.wire.messages import Event, Hello, Message
 __all__ = [
     "ControlArrived",
     "ControlLost",
+    "ControlUnsendable",
     "DataHello",
     "DataLeft",
     "DataLost",
@@ -51,6 +52,15 @@ class ControlLost:
     """A message to this control connection could not be sent: nobody is there any more."""
 
     connection: bytes
+
+
+@dataclass(slots=True)
+class ControlUnsendable:
+    """A message for this control connection has no wire form or is too large; ``text`` says what is wrong."""
+
+    connection: bytes
+    message: Message
+    text: str
 
 
 @dataclass(slots=True)
@@ -107,6 +117,7 @@ class Tick:
 FleetEvent: TypeAlias = (
     ControlArrived
     | ControlLost
+    | ControlUnsendable
     | DataHello
     | DataLeft
     | DataLost

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from zts.broker.fleet_failures import NODE_GONE
-from zts.broker.fleet_state import FleetState, Node, Pending, Worker
+from zts.broker.fleet_state import FleetState, Node, Pending, Version, Worker
 from zts.broker.fleet_workers import Workers
 from zts.lifecycle import ALIVE, SERVING, WorkerEvent, WorkerState
 from zts.wire.messages import Beat, Desire, Hello
@@ -152,13 +152,8 @@ class Nodes:
             node = state.nodes.get(node_id)
             if node is None:
                 continue
-            slots: list[Mapping[str, Any]] = []
-            for worker in node.slots.values():
-                if worker.wanted:
-                    spec = worker.version.spec.to_map()
-                    slots.append({"worker_id": worker.worker_id, "spec": spec, "epoch": worker.epoch})
             state.generation += 1
-            state.send(node.connection, Desire(state.generation, slots))
+            state.send(node.connection, Desire(state.generation, _slots(node)))
         state.changed_nodes.clear()
 
     def forget_files(self, files_id: str, node_ids: Iterable[str]) -> None:
@@ -201,6 +196,18 @@ class Nodes:
         for each in taken:
             del pending[each.request_id]
         return taken
+
+
+def _slots(node: Node) -> list[Mapping[str, Any]]:
+    """Return the workers that should be on a node; a model's record, which may be large, travels once."""
+    slots: list[Mapping[str, Any]] = []
+    first: dict[Version, int] = {}
+    for worker in node.slots.values():
+        if worker.wanted:
+            number = first.setdefault(worker.version, len(slots))
+            spec = worker.version.spec.to_map() if number == len(slots) else number
+            slots.append({"worker_id": worker.worker_id, "spec": spec, "epoch": worker.epoch})
+    return slots
 
 
 def _take_metrics(node: Node, info: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -64,6 +64,12 @@ class StartOrder:
         """Return the ids of this connection's requests that are not decided."""
         return [turn.request_id for turn in self._lines.get(connection, ()) if not turn.is_decided]
 
+    def abandon(self) -> list[tuple[bytes, int]]:
+        """Forget all turns; return connection and request id of each whose effect will never be done."""
+        held = [(connection, turn.request_id) for connection, line in self._lines.items() for turn in line if turn.effect]
+        self._lines.clear()
+        return held
+
     def _advance(self, connection: bytes, now: float) -> None:
         line = self._lines[connection]
         while line and line[0].is_decided:

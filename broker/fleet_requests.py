@@ -29,7 +29,7 @@ from zts.errors import (
 )
 from zts.registry import ModelSpec
 from zts.wire.frames import Role
-from zts.wire.messages import Reply, Request
+from zts.wire.messages import Message, Reply, Request
 
 __all__ = ["PREPARE_TIMEOUT_S", "Requests"]
 
@@ -92,6 +92,8 @@ class Requests:
             self._forget(pending)
             if pending.asker is not None:
                 self._state.reply_error(pending.asker[0], pending.asker[1].request_id, error)
+        for connection, request_id in self._state.start_order.abandon():
+            self._state.reply_error(connection, request_id, error)
         # A version that is being unregistered is known to its workers only.
         versions = [entry for model in self._state.models.values() for entry in model.versions.values()]
         for entry in {*versions, *(worker.version for worker in self._state.workers.values())}:
@@ -220,6 +222,14 @@ class Requests:
         self._forget(pending)
         if pending.asker is not None:
             self._refuse(*pending.asker, ServerError(f"The model was not registered: {why}"), now)
+
+    def unsendable(self, connection: bytes, message: Message, text: str, now: float) -> None:
+        """Answer those who wait for the effect of a message that cannot be sent."""
+        if isinstance(message, Reply):
+            error = ServerError(f"The reply cannot be sent: {text}")
+            self._state.reply_error(connection, message.request_id, error)
+        elif isinstance(message, Request) and message.request_id in self._state.pending:
+            self.unanswered(self._state.pending[message.request_id], f"the node agent cannot be asked: {text}", now)
 
     def timed_out(self, request_id: int, now: float) -> None:
         """Give up a request that its node did not answer in time."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import zmq
 
+from zts.broker.outlet import CLIENT, CONTROL, WORKER
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets
 from zts.errors import RemoteProtocolError
@@ -44,15 +45,15 @@ class Intake:
 
     def drain_control(self, now: float) -> bool:
         """Hand in what control peers said."""
-        return self._drain(self._sockets.control, CONTROL_BURST, self._service.from_control, now)
+        return self._drain(CONTROL, self._sockets.control, CONTROL_BURST, self._service.from_control, now)
 
     def drain_worker(self, now: float) -> bool:
         """Hand in what workers said."""
-        return self._drain(self._sockets.worker, DATA_BURST, self._service.from_worker, now)
+        return self._drain(WORKER, self._sockets.worker, DATA_BURST, self._service.from_worker, now)
 
     def drain_client(self, now: float) -> bool:
         """Hand in what clients said."""
-        return self._drain(self._sockets.client, DATA_BURST, self._service.from_client, now)
+        return self._drain(CLIENT, self._sockets.client, DATA_BURST, self._service.from_client, now)
 
     def drain_event(self, now: float) -> bool:
         """Hand in who subscribed to the events and who no longer does."""
@@ -67,7 +68,7 @@ class Intake:
         return len(frames) == CONTROL_BURST
 
     def _drain(
-        self, socket: zmq.Socket[bytes], most: int, take: Callable[[bytes, Message, float], None], now: float
+        self, kind: int, socket: zmq.Socket[bytes], most: int, take: Callable[[bytes, Message, float], None], now: float
     ) -> bool:
         """Take messages, each as identity, header frame and large bodies.
 
@@ -89,7 +90,7 @@ class Intake:
             except zmq.Again:
                 return False
             except RemoteProtocolError as exc:
-                self._service.odd("bad_message", f"a message was dropped: {exc.public_message}", now)
+                self._service.unreadable(kind, connection, exc, now)
             except Exception:
                 # Whatever a message makes us do wrong, the next one is served.
                 self._service.failed("a message could not be handled; it was dropped")

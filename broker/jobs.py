@@ -7,7 +7,7 @@ lazily (queue lanes, the heap of deadlines) skip jobs that are done.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from zts.errors import (
     DeadlineExceeded,
@@ -20,7 +20,6 @@ from zts.errors import (
     WorkerDied,
     ZtsError,
 )
-from zts.wire.frames import MAX_ROWS
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import NORMAL, Body, Job, Result
 
@@ -40,10 +39,7 @@ __all__ = [
     "ResultRow",
     "error_result",
     "poison_text",
-    "portions",
 ]
-
-_T = TypeVar("_T")
 
 # What a ``WorkItem`` and a ``Result`` hold, in the same order but without the names: two of them are made for each job.
 ItemRow: TypeAlias = tuple[int, int, bytes, Body]
@@ -167,13 +163,6 @@ def poison_text(workers: int) -> str:
     # "Worker died." is what TorchServe's clients look for (TORCHSERVE.md 1.5).
     times = "a worker when it died" if workers == 1 else f"{workers} workers when they died"
     return f"Worker died. The job was running in {times} and is not tried again."
-
-
-def portions(rows: list[_T]) -> list[list[_T]]:
-    """Cut ``rows`` into lists that fit into one message each."""
-    if len(rows) <= MAX_ROWS:
-        return [rows]
-    return [rows[start : start + MAX_ROWS] for start in range(0, len(rows), MAX_ROWS)]
 
 
 def error_result(job_id: int, kind: type[ZtsError], text: str) -> Result:

@@ -29,6 +29,8 @@ __all__ = ["BrokerLoop"]
 _ALL: Final = CONTROL | WORKER | CLIENT | EVENT
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
+# A poll takes no more than 24 days, and a job may wait longer.
+_MAX_PAUSE_S: Final = 3600.0
 
 
 class BrokerLoop:
@@ -126,4 +128,4 @@ class BrokerLoop:
         if first == float("inf"):
             return None
         # The epoll rounds up to milliseconds, so that the deadline has really come when we wake.
-        return max(0.0, first - monotonic())
+        return max(0.0, min(first - monotonic(), _MAX_PAUSE_S))

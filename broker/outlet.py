@@ -5,17 +5,16 @@ Nothing here waits: a peer that is gone, or does not read, is told by False.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import zmq
 
-from zts.broker.jobs import ItemRow, ResultRow
 from zts.broker.sockets import Sockets, send_frames
 from zts.broker.unread import Unread
 from zts.wire.codec import encode
-from zts.wire.frames import MAX_HEADER_BYTES
-from zts.wire.messages import Body, Event, Message
+from zts.wire.messages import Batch, Body, Cancel, Chunks, Event, Fence, Message, Refused, Results
+from zts.wire.splitting import encode_split
 
 __all__ = ["CLIENT", "CONTROL", "EVENT", "WORKER", "Outlet"]
 
@@ -23,8 +22,6 @@ __all__ = ["CLIENT", "CONTROL", "EVENT", "WORKER", "Outlet"]
 CONTROL, WORKER, CLIENT, EVENT = 1, 2, 4, 8
 
 _NOBLOCK: Final = zmq.NOBLOCK
-
-_Rows = Sequence[ItemRow] | Sequence[ResultRow]
 
 
 class Outlet:
@@ -45,7 +42,11 @@ class Outlet:
         self._unread = Unread(unread_bytes)
 
     def to_control(self, connection: bytes, message: Message) -> bool:
-        """Send to a control peer."""
+        """Send to a control peer.
+
+        Raises:
+            LocalProtocolError: If the message has no wire form or is too large.
+        """
         self.sent |= CONTROL
         return send_frames(self._control, connection, encode(message))
 
@@ -59,42 +60,39 @@ class Outlet:
         self.sent |= WORKER
         return send_frames(self._worker, connection, frames)
 
-    def rows_to_client(
-        self, connection: bytes, make: Callable[[Sequence[Any]], Message], rows: Sequence[ResultRow]
-    ) -> bool:
-        """Send results, or parts of them, as the message that ``make`` makes of them."""
-        self.sent |= CLIENT
-        return self._send_rows(self._unread.send, self._client, connection, make, rows)
+    def refuse(self, kind: int, connection: bytes, refused: Refused) -> bool:
+        """Send to whoever sits at ``connection`` of the socket ``kind``: ``CONTROL``, ``WORKER`` or ``CLIENT``."""
+        self.sent |= kind
+        socket = self._control if kind == CONTROL else self._worker if kind == WORKER else self._client
+        return send_frames(socket, connection, encode(refused))
 
-    def rows_to_worker(
-        self, connection: bytes, make: Callable[[Sequence[Any]], Message], rows: Sequence[ItemRow]
-    ) -> bool:
-        """Send jobs as the message that ``make`` makes of them."""
+    def answers_to_client(self, connection: bytes, answers: Results | Chunks) -> bool:
+        """Send results, or parts of them."""
+        self.sent |= CLIENT
+        send, socket = self._unread.send, self._client
+        for frames in encode_split(answers):  # noqa: SIM110  # a generator expression costs more than all the rest here
+            if not send(socket, connection, frames):
+                return False
+        return True
+
+    def work_to_worker(self, connection: bytes, message: Batch | Cancel | Fence) -> bool:
+        """Send jobs, or what becomes of them."""
         self.sent |= WORKER
-        return self._send_rows(send_frames, self._worker, connection, make, rows)
+        socket = self._worker
+        for frames in encode_split(message):  # noqa: SIM110  # as above
+            if not send_frames(socket, connection, frames):
+                return False
+        return True
 
     def publish(self, event: Event) -> bool:
-        """Put an event on the events socket; False: it was dropped."""
+        """Put an event on the events socket; False: it was dropped.
+
+        Raises:
+            LocalProtocolError: If the event has no wire form or is too large.
+        """
         self.sent |= EVENT
         try:
             self._event.send_multipart(encode(event), _NOBLOCK)
         except zmq.Again:
             return False
         return True
-
-    def _send_rows(
-        self,
-        send: Callable[[zmq.Socket[bytes], bytes, list[Body]], bool],
-        socket: zmq.Socket[bytes],
-        connection: bytes,
-        make: Callable[[Sequence[Any]], Message],
-        rows: _Rows,
-    ) -> bool:
-        """Send rows as one message, or as several when their inline bodies are too much for one header frame."""
-        frames = encode(make(rows))
-        if len(frames[0]) > MAX_HEADER_BYTES and len(rows) > 1:
-            half = len(rows) // 2
-            return self._send_rows(send, socket, connection, make, rows[:half]) and self._send_rows(
-                send, socket, connection, make, rows[half:]
-            )
-        return send(socket, connection, frames)

@@ -19,7 +19,7 @@ from zts.broker import events as e
 from zts.broker.admission import Admission
 from zts.broker.clients import ClientBook
 from zts.broker.entries import ModelEntry, ModelTable
-from zts.broker.jobs import DONE, SENT, STREAM_CUT_TEXT, PendingJob, poison_text, portions
+from zts.broker.jobs import DONE, SENT, STREAM_CUT_TEXT, PendingJob, poison_text
 from zts.broker.policy import WorkerRecord
 from zts.errors import NoWorker, PoisonJob, WorkerDied
 from zts.settings import Settings
@@ -207,8 +207,7 @@ class Scheduler:
         if book.withdrawn:
             actions += self._withdraw()
         if book.with_results:
-            for client_id, rows in book.take_results():
-                actions += [e.SendResults(client_id, some) for some in portions(rows)]
+            actions += [e.SendResults(client_id, rows) for client_id, rows in book.take_results()]
         if book.deadlines.dead > book.deadlines.sweep_above:
             book.deadlines.sweep()
         # Nobody waits for the news of who is busy, so what somebody waits for leaves first.
@@ -254,10 +253,8 @@ class Scheduler:
         for worker in touched:
             worker.touched = False
             if worker.out:
-                rows = worker.out
+                actions.append(e.SendBatch(worker.worker_id, worker.epoch, worker.out))
                 worker.out = []
-                for some in portions(rows):
-                    actions.append(e.SendBatch(worker.worker_id, worker.epoch, some))
             # Only the net change of a tick is told: a worker that got the next batch at once was never idle.
             is_busy = bool(worker.held)
             if is_busy != worker.is_busy and not worker.draining:

@@ -16,13 +16,13 @@ from typing import Any, Final
 from zts.broker import events as e
 from zts.broker import fleet_events as f
 from zts.broker.fleet import Fleet
-from zts.broker.jobs import ItemRow, portions
 from zts.broker.journal import Journal
 from zts.broker.local import LOCAL_CONNECTION, LocalPeer
 from zts.broker.outlet import Outlet
 from zts.broker.peers import ClientTable, WorkerRoutes
 from zts.broker.scheduler import Scheduler
 from zts.broker.sockets import Sockets
+from zts.errors import LocalProtocolError, RemoteProtocolError
 from zts.logs import LimitedLog
 from zts.settings import Settings
 from zts.wire.codec import encode
@@ -296,8 +296,16 @@ class BrokerService:
             if self._local is not None:
                 self._local.on_control(action.message)
             return
-        if not self.outlet.to_control(action.connection, action.message):
-            self._do_fleet(self._fleet.handle(f.ControlLost(action.connection), now), now)
+        connection, message = action.connection, action.message
+        try:
+            is_sent = self.outlet.to_control(connection, message)
+        except LocalProtocolError as exc:
+            text = exc.public_message
+            self.odd("unsendable", f"a {type(message).__name__} for a control peer was dropped: {text}", now)
+            self._do_fleet(self._fleet.handle(f.ControlUnsendable(connection, message, text), now), now)
+            return
+        if not is_sent:
+            self._do_fleet(self._fleet.handle(f.ControlLost(connection), now), now)
 
     def _send_worker(self, action: f.SendWorker, now: float) -> None:
         self.outlet.to_worker(action.connection, encode(action.message))
@@ -319,25 +327,24 @@ class BrokerService:
         event = action.event
         if event.detail.get("event") not in ("batch_sent", "batch_done"):
             _log.info("%s %s", event.kind, " ".join(f"{key}={value}" for key, value in event.detail.items() if value))
-        if not self.outlet.publish(event):
+        try:
+            is_published = self.outlet.publish(event)
+        except LocalProtocolError:
+            is_published = False
+        if not is_published:
             self._fleet.count("event_dropped")
 
     def _send_batch(self, action: e.SendBatch, now: float) -> None:
-        self._to_worker(action.worker_id, action.epoch, lambda rows: Batch(action.epoch, rows), action.rows, now)
+        # Plain tuples, here and for the results: nobody reads them by name on their way out.
+        batch = Batch(action.epoch, action.rows)  # type: ignore[arg-type]
+        self._to_worker(action.worker_id, action.epoch, batch, now)
 
     def _send_fence(self, action: e.SendFence, now: float) -> None:
-        self._to_worker(action.worker_id, action.epoch, lambda _: Fence(action.epoch), [], now)
+        self._to_worker(action.worker_id, action.epoch, Fence(action.epoch), now)
 
-    def _to_worker(
-        self,
-        worker_id: str,
-        epoch: int,
-        make: Callable[[Sequence[Any]], Message],
-        rows: Sequence[ItemRow],
-        now: float,
-    ) -> None:
+    def _to_worker(self, worker_id: str, epoch: int, message: Batch | Fence, now: float) -> None:
         connection = self._routes.route(worker_id, epoch)
-        sent = connection is not None and self.outlet.rows_to_worker(connection, make, rows)
+        sent = connection is not None and self.outlet.work_to_worker(connection, message)
         if not sent:
             self._do_fleet(self._fleet.handle(f.DataLost(worker_id, epoch), now), now)
 
@@ -350,7 +357,10 @@ class BrokerService:
         connection = self._clients.route(action.client)
         if connection is None:
             self._fleet.count("result_without_client", len(action.rows))
-        elif not self.outlet.rows_to_client(connection, Results, action.rows):  # it left, or does not read
+        elif not self.outlet.answers_to_client(
+            connection,
+            Results(action.rows),  # type: ignore[arg-type]
+        ):  # it left, or does not read
             self._fleet.count("client_lost")
             self._client_gone(connection, now)
 
@@ -360,13 +370,12 @@ class BrokerService:
             return
         connection = self._clients.route(action.client)
         if connection is not None:
-            self.outlet.rows_to_client(connection, lambda rows: Chunks("", 0, rows), action.rows)
+            self.outlet.answers_to_client(connection, Chunks("", 0, action.rows))
 
     def _send_cancel(self, action: e.SendCancel, now: float) -> None:
         connection = self._routes.route(action.worker_id, action.epoch)
         if connection is not None:
-            for some in portions(action.item_ids):
-                self.outlet.to_worker(connection, encode(Cancel(some)))
+            self.outlet.work_to_worker(connection, Cancel(action.item_ids))
 
     def _batch_moved(self, action: e.BatchSent | e.BatchDone, now: float) -> None:
         actions = self._fleet.handle(action, now)
@@ -377,6 +386,18 @@ class BrokerService:
         self._fleet.count(action.name, action.by)
 
     # ------------------------------------------------------------ oddities
+
+    def unreadable(self, kind: int, connection: bytes, error: RemoteProtocolError, now: float) -> None:
+        """Drop a message that breaks the protocol, and tell its sender: whoever waits for its effect waits in vain.
+
+        Args:
+            kind: The socket: ``CONTROL``, ``WORKER`` or ``CLIENT`` of ``zts.broker.outlet``.
+            connection: Where it came from.
+            error: What is wrong with it.
+            now: Monotonic seconds.
+        """
+        self.odd(error.code, f"a message was dropped: {error.public_message}", now)
+        self.outlet.refuse(kind, connection, Refused(error.code, error.public_message))
 
     def odd(self, kind: str, text: str, now: float) -> None:
         """Count something that a peer did wrong, and log it at a limited rate."""

@@ -18,7 +18,7 @@ from zts.registry import ModelSpec
 from zts.stopping import SAME_WISH_S
 from zts.wire.messages import StateReport
 from zts.workers import agent_events as ev
-from zts.workers.events import EXIT_DONE, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED
+from zts.workers import events as e
 from zts.workers.placement import Placement, threads_per_worker
 from zts.workers.restarts import RestartRecord, RestartRule
 
@@ -26,8 +26,8 @@ __all__ = ["KILL_GRACE_S", "Agent"]
 
 # A worker ends itself at its own drain limit, which gives the better reason; the agent's limit is a little later.
 KILL_GRACE_S: Final = 2.0
-_LOAD_FAILURES: Final = (EXIT_LOAD_FAILED, EXIT_OUT_OF_MEMORY)
-_NO_HURRY: Final = (EXIT_DONE, EXIT_ORPHAN, EXIT_REFUSED)
+_LOAD_FAILURES: Final = (e.EXIT_LOAD_FAILED, e.EXIT_OUT_OF_MEMORY)
+_NO_HURRY: Final = (e.EXIT_DONE, e.EXIT_ORPHAN, e.EXIT_REFUSED)
 _NEVER: Final = float("inf")
 
 
@@ -150,7 +150,7 @@ class Agent:
                 "epoch": place.epoch,
                 "pid": place.pid,
                 "state": _STATE[place.phase].value,
-                "spec": place.slot.spec.to_map(),
+                "spec": {"name": place.slot.spec.name, "version": place.slot.spec.version},
                 "gpu_id": place.gpu_id,
             }
             for worker_id, place in self._places.items()
@@ -334,7 +334,7 @@ class Agent:
             load_failed=cause.exit_code in _LOAD_FAILURES,
             at_once=cause.exit_code not in _NO_HURRY,
         )
-        if cause.exit_code == EXIT_ORPHAN and place.phase is _Phase.WAITING:
+        if cause.exit_code == e.EXIT_ORPHAN and place.phase is _Phase.WAITING:
             place.due = _NEVER  # until the broker is back: Welcomed starts it
 
     def _after_death(
@@ -387,6 +387,6 @@ class Agent:
                 self._try_start(place, now)
 
     def _report(self, place: _Place, event: WorkerEvent, reason: str, detail: Mapping[str, Any]) -> None:
-        report = StateReport(place.slot.worker_id, place.epoch, event.value, reason, detail)
-        place.last_report = report
-        self._actions.append(ev.ReportState(report))
+        reason = reason[: e.MAX_REASON_CHARS]
+        place.last_report = StateReport(place.slot.worker_id, place.epoch, event.value, reason, detail)
+        self._actions.append(ev.ReportState(place.last_report))

@@ -5,9 +5,9 @@ Events are past tense, actions imperative. Times are monotonic seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from zts.registry import ModelSpec
 from zts.wire.messages import StateReport
@@ -34,6 +34,7 @@ __all__ = [
     "Terminate",
     "TimePassed",
     "Welcomed",
+    "slots_of",
 ]
 
 
@@ -49,6 +50,28 @@ class Slot:
     spec: ModelSpec
     epoch: int = 0
     revive: int = 0
+
+
+def slots_of(rows: Sequence[Mapping[str, Any]]) -> list[Slot]:
+    """Return the slots of a DESIRE message.
+
+    Each has a model's record, or the number of an earlier slot that has the same one.
+
+    Raises:
+        BadRequest, AttributeError, LookupError, TypeError, ValueError: If a row is none such.
+    """
+    slots: list[Slot] = []
+    for row in rows:
+        spec = row["spec"]
+        slots.append(
+            Slot(
+                worker_id=str(row["worker_id"]),
+                spec=slots[spec].spec if type(spec) is int else ModelSpec.from_map(spec),
+                epoch=int(row.get("epoch", 0)),
+                revive=int(row.get("revive", 0)),
+            )
+        )
+    return slots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from zts.wire.frames import MAX_HEAD_BYTES
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result
 from zts.workers.answers import STREAM_HEADER, make_result
@@ -54,7 +55,8 @@ class ChunkSink:
         """Send one part for each request; the first carries the status and headers that are set by then.
 
         Raises:
-            ValueError: If there is not one part for each request, or one is above ``max_response_size``.
+            ValueError: If there is not one part for each request, one is above ``max_response_size``, or the headers
+                that were set are above ``MAX_HEAD_BYTES``.
             RuntimeError: If the call has returned, so that its answer is complete.
             Unserialisable: If one has no form on the wire.
         """
@@ -88,6 +90,8 @@ class ChunkSink:
         made = make_result(requests.items[index], part, processor, is_typed=is_typed, stream=first)
         if len(made.body) > self._max_bytes:
             raise ValueError(f"a chunk of {len(made.body)} bytes; max_response_size is {self._max_bytes}")
+        if len(made.head) > MAX_HEAD_BYTES:
+            raise ValueError(f"response headers of {len(made.head)} bytes; at most {MAX_HEAD_BYTES} can be sent")
         if not first and not is_typed:
             return made._replace(head=_LATER_HEAD)
         # As for whole answers the handler's own status comes first; the call's code is nearly always 200.

@@ -22,8 +22,6 @@ __all__ = ["FENCE_WAIT_S", "HELLO_QUIET_S", "HELLO_RETRY_S", "ComputeCore", "Hel
 FENCE_WAIT_S: Final = 2.0  # a draining worker waits so long for the broker's FENCE
 HELLO_RETRY_S: Final = 2.0
 HELLO_QUIET_S: Final = 0.5  # several REFUSED for messages sent before are answered by one HELLO
-# Rows of one OUTCOMES: with every body just inline (32 KiB) the header frame stays below a quarter of its limit.
-_OUTCOME_ROWS: Final = 512
 _TRACEBACK_LINES: Final = 30
 
 Held: TypeAlias = WorkItem  # what waits in the window
@@ -125,8 +123,9 @@ class ComputeCore:
     def _on_load_failed(self, event: e.LoadFailed, now: float) -> list[e.Action]:
         self.state = WorkerState.FAILED
         self._left = True
-        lines = event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]
-        reason = " ".join(event.reason.split()) or "the model cannot be loaded"
+        lines = [line[: e.MAX_REASON_CHARS] for line in event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]]
+        reason = " ".join(event.reason[: 4 * e.MAX_REASON_CHARS].split())[: e.MAX_REASON_CHARS]
+        reason = reason or "the model cannot be loaded"
         detail = {"kind": event.kind, "traceback": "\n".join(lines)}
         code = e.EXIT_OUT_OF_MEMORY if event.kind == "memory" else e.EXIT_LOAD_FAILED
         return [e.ReportState(WorkerEvent.LOAD_FAILED, reason, detail), e.Exit(code, f"load failed: {reason}")]
@@ -200,15 +199,11 @@ class ComputeCore:
         return [e.SendChunks(event.rows)]
 
     def _answer(self, run_us: int, batch_size: int, rows: Any) -> list[e.Action]:
-        if len(rows) <= _OUTCOME_ROWS and self._welcomed:
-            return [e.SendOutcomes(run_us, batch_size, rows)]
-        outcomes = [e.SendOutcomes(run_us, batch_size, rows[:_OUTCOME_ROWS])]
-        for start in range(_OUTCOME_ROWS, len(rows), _OUTCOME_ROWS):
-            outcomes.append(e.SendOutcomes(0, 0, rows[start : start + _OUTCOME_ROWS]))
-        if not self._welcomed:
-            self._owed += outcomes
-            return []
-        return list(outcomes)
+        outcomes = e.SendOutcomes(run_us, batch_size, rows)
+        if self._welcomed:
+            return [outcomes]
+        self._owed.append(outcomes)
+        return []
 
     def _form_batch(self, now: float) -> list[e.Action]:
         window, size = self._window, self._batch_size

@@ -22,6 +22,7 @@ __all__ = ["DataSocket"]
 
 _LINGER_MS: Final = 2000
 _SELECT_LIMIT: Final = 1024  # descriptors from here on are not for select()
+_MAX_WAIT_S: Final = 3600.0  # a poll takes no more than 24 days, a batch window may be open longer
 _COPY_BYTES: Final = 65_536  # larger frames are handed over: that costs as much as to copy so many bytes
 # As plain numbers: the enumerations' own are converted at each call.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -80,7 +81,7 @@ class DataSocket:
         if deadline is None:
             ready = [fd for fd, _ in self._poll.poll()]
         else:
-            wait_s = deadline - monotonic()
+            wait_s = min(deadline - monotonic(), _MAX_WAIT_S)
             if wait_s <= 0:
                 return
             if max(self._fds) < _SELECT_LIMIT:

@@ -22,6 +22,7 @@ __all__ = [
     "EXIT_OUT_OF_MEMORY",
     "EXIT_ORPHAN",
     "EXIT_REFUSED",
+    "MAX_REASON_CHARS",
     "Action",
     "BatchFinished",
     "BrokerChanged",
@@ -63,6 +64,9 @@ EXIT_DRAIN_LIMIT: Final = 5  # drain_timeout_s was over before the held jobs wer
 EXIT_ORPHAN: Final = 6  # no broker for orphan_timeout_s
 EXIT_REFUSED: Final = 7  # the broker does not want this worker
 EXIT_KILLED: Final = 143  # second SIGTERM, as a shell shows one
+
+# Of a cause that travels and is shown; an exception's text may be of any length.
+MAX_REASON_CHARS: Final = 2000
 
 
 # ---------------------------------------------------------------- events for either core

@@ -17,7 +17,6 @@ from types import FrameType
 from typing import Any
 
 from zts.signals import is_wanted
-from zts.signals import is_wanted
 from zts.workers.worker_log import set_up_worker_log
 
 __all__ = ["set_up_output", "set_up_signals"]
@@ -48,7 +47,6 @@ def set_up_signals(on_stop: OnSignal, wakeup_fd: int, *, is_managed: bool) -> No
     on_interrupt = _do_nothing if is_managed else on_stop
     signal.signal(signal.SIGTERM, on_stop)
     if is_managed or is_wanted(signal.SIGINT):
-        if is_managed or is_wanted(signal.SIGINT):
         signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell starts what it puts in the background without it
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)

@@ -18,6 +18,7 @@ from zts.garbage import spare_what_is_here
 from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.frames import Role
+from zts.wire.splitting import encode_split
 from zts.workers import events as e
 from zts.workers.control import Board, Inbox, say
 from zts.workers.core import ComputeCore
@@ -128,7 +129,8 @@ class ComputeLoop:
                 try:
                     todo += core.handle(_data_event(codec.decode(frames)), now)
                 except RemoteProtocolError as exc:
-                    self._count("bad_messages", 1, str(exc))
+                    # Jobs may have been in it that nobody but a new process will run: the broker counts on this one.
+                    todo += core.handle(e.Refused(exc.code, f"its message cannot be read: {exc}"), now)
                 # What slept until now runs a full batch at once; what was busy first hears all that came meanwhile.
                 if socket.was_woken and core.has_full_batch:
                     break
@@ -201,9 +203,12 @@ class ComputeLoop:
 
     def _send(self, message: m.Message) -> None:
         socket = self._socket
-        if socket is not None and not socket.send(codec.encode(message)):
-            # Not with this socket's unbounded queue; the broker's run budget would notice.
-            self._count("unsent_messages", 1, type(message).__name__)
+        if socket is None:
+            return
+        for frames in encode_split(message):
+            if not socket.send(frames):
+                # Not with this socket's unbounded queue; the broker's run budget would notice.
+                self._count("unsent_messages", 1, type(message).__name__)
 
     def _count(self, name: str, by: int, text: str) -> None:
         before = self.counters[name]

@@ -22,8 +22,7 @@ from typing import Any, Final, NamedTuple
 import zmq
 
 from zts.clock import monotonic, wall_time_s
-from zts.errors import ZtsError
-from zts.registry import ModelSpec
+from zts.errors import LocalProtocolError, ServerError, ZtsError
 from zts.settings import Settings
 from zts.signals import STOP_SIGNALS, is_wanted
 from zts.wire import messages as m
@@ -202,7 +201,14 @@ class Node:
     # ------------------------------------------------------------ what we say
 
     def _beat(self, info: dict[str, Any]) -> None:
-        if not self._link.send(m.Beat(self.node_id, self._epoch, {**info, **self._metrics.beat_info()})):
+        metrics = self._metrics.beat_info()
+        try:
+            is_sent = self._link.send(m.Beat(self.node_id, self._epoch, {**info, **metrics}))
+        except LocalProtocolError as exc:
+            # Without its beats the node would count as gone, and its workers with it.
+            _log.error("the metrics of %d families cannot be told: %s", len(metrics.get("metrics", ())), exc)
+            is_sent = self._link.send(m.Beat(self.node_id, self._epoch, info))
+        if not is_sent:
             self._metrics.forget_told()
 
     def _hello(self) -> m.Hello:
@@ -251,14 +257,12 @@ class Node:
             self._asked(message)
 
     def _desired(self, message: m.Desire) -> None:
-        slots: list[ev.Slot] = []
-        for raw in message.slots:
-            try:
-                slots.append(_slot(raw))
-            except (ZtsError, KeyError, TypeError, ValueError) as exc:
-                # Dropping one slot would stop a healthy worker; better do nothing at all.
-                _log.error("a list of workers from the broker is not usable: %s", exc)
-                return
+        try:
+            slots = ev.slots_of(message.slots)
+        except (ZtsError, AttributeError, LookupError, TypeError, ValueError) as exc:
+            # Dropping one slot would stop a healthy worker; better do nothing at all.
+            _log.error("a list of workers from the broker is not usable: %s", exc)
+            return
         self._feed(ev.DesireArrived(message.generation, slots))
 
     def _asked(self, request: m.Request) -> None:
@@ -278,6 +282,15 @@ class Node:
         else:
             body = {"code": "bad_request", "message": f"a node knows no {request.verb}", "type": "BadRequestException"}
             self._link.send(m.Reply(request.request_id, 400, body))
+
+    def _reply(self, reply: m.Reply) -> None:
+        """Send ``reply``; one that cannot be sent becomes an error, because somebody waits for it."""
+        try:
+            self._link.send(reply)
+        except LocalProtocolError as exc:
+            error = ServerError(f"The model's record cannot be sent: {exc.public_message}")
+            body = {"code": error.code, "message": error.public_message, "type": error.type_name}
+            self._link.send(m.Reply(reply.request_id, error.http_status, body))
 
     def _prepared(self, done: Prepared) -> None:
         ticket, spec, error = done.ticket, done.spec, done.error
@@ -300,7 +313,7 @@ class Node:
             error = error if error is not None else ZtsError("nothing was prepared")
             body = {"code": error.code, "message": error.public_message, "type": error.type_name}
             reply = m.Reply(ticket.request_id, error.http_status, body)
-        self._link.send(reply)
+        self._reply(reply)
 
     # ------------------------------------------------------------ the core's actions
 
@@ -375,15 +388,6 @@ class Node:
             reason = f"the process could not be started: {exc}"
             return ev.StartFailed(order.worker_id, order.epoch, reason)
         return ev.ProcessStarted(order.worker_id, order.epoch, pid)
-
-
-def _slot(raw: Mapping[str, Any]) -> ev.Slot:
-    return ev.Slot(
-        worker_id=str(raw["worker_id"]),
-        spec=ModelSpec.from_map(raw["spec"]),
-        epoch=int(raw.get("epoch", 0)),
-        revive=int(raw.get("revive", 0)),
-    )
 
 
 def run(settings: Settings) -> int:

@@ -90,7 +90,7 @@ class BrokerLink:
             self._heard_at = now
             if isinstance(message, m.Welcome):
                 self.is_welcome = True
-            elif isinstance(message, m.Refused):
+            elif isinstance(message, m.Refused) and (message.code != RemoteProtocolError.code or not self.is_welcome):
                 # "say_hello" after a restart of the broker; anything else is asked again after a pause.
                 again = self.is_welcome and message.code == "say_hello"
                 self.is_welcome = False

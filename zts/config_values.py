@@ -16,6 +16,7 @@ from zts.config_sources import Origin
 from zts.errors import ConfigError
 from zts.settings import Endpoints, Settings
 from zts.snapshots import check_model_snapshot
+from zts.wire.frames import MAX_BODY_BYTES
 
 __all__ = ["check_ipc_path", "default_runtime_dir", "make_settings"]
 
@@ -140,6 +141,9 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
     for name in ("http_processes", "job_queue_size", "max_request_bytes", "max_response_bytes", "heartbeat_misses"):
         if values.get(name, 1) < 1:
             raise ConfigError(f"{name} must be at least 1, not {values[name]}")
+    for name in ("max_request_bytes", "max_response_bytes"):
+        if values.get(name, 1) >= MAX_BODY_BYTES:
+            raise ConfigError(f"{name} must be below {MAX_BODY_BYTES} (2 GiB), not {values[name]}")
     if values.get("broker") == "embedded" and values.get("http_processes", 1) > 1:
         raise ConfigError(
             f"zts_broker=embedded is for one HTTP server, and zts_http_processes is {values['http_processes']}: "

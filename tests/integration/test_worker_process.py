@@ -427,10 +427,15 @@ def test_torch_has_the_threads_of_the_orders_unless_user_or_handler_say_otherwis
     assert answers(rig.broker.outcomes(1)) == [(1, 200, b"%d" % expected)]
 
 
-def test_bad_messages_and_old_epochs_do_not_end_the_worker(rig: Rig) -> None:
-    rig.start_ready()
+def test_a_worker_that_cannot_read_its_jobs_ends_so_that_another_process_gets_them(rig: Rig) -> None:
+    process = rig.start_ready()
     rig.broker.data.send_multipart([rig.broker.data_id, b"\xff\xfe", b"x"])
-    rig.broker.data.send_multipart([rig.broker.data_id, b""])
+    assert rig.wait(process) == EXIT_REFUSED
+    assert process.stderr is not None and "its message cannot be read: not msgpack" in process.stderr.read()
+
+
+def test_bad_control_messages_and_old_epochs_do_not_end_the_worker(rig: Rig) -> None:
+    rig.start_ready()
     rig.broker.control.send_multipart([rig.broker.control_id, b"nonsense"])
     rig.broker.send(m.Batch(2, [m.WorkItem(5, 0, b"", b"of another process")]))
     rig.broker.send(m.Fence(2))

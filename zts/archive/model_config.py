@@ -19,6 +19,7 @@ __all__ = ["DEFAULT_CONFIG_FILE", "ConfigKeys", "read_config_file", "take_keys",
 DEFAULT_CONFIG_FILE: Final = "model-config.yaml"
 _MAX_BYTES: Final = 1024 * 1024
 _MAX_NODES: Final = 50_000
+_MAX_CHARS: Final = 4 * _MAX_BYTES  # aliases written out
 _MAX_DEPTH: Final = 50
 _log = logging.getLogger("zts.archive")
 
@@ -89,29 +90,39 @@ def wire_form(config: Mapping[Any, Any]) -> dict[str, Any]:
     >>> wire_form({0: "cat", "sizes": (1, 2)})
     {'0': 'cat', 'sizes': [1, 2]}
     """
-    nodes = 0
+    nodes = chars = 0
+    too_large = BadArchive("the model's configuration is too large or too deep")
+
+    def text(value: object) -> str:
+        nonlocal chars
+        out = str(value)
+        chars += len(out)
+        if chars > _MAX_CHARS:
+            raise too_large
+        return out
 
     def plain(value: Any, depth: int) -> Any:
         nonlocal nodes
         nodes += 1
         if nodes > _MAX_NODES or depth > _MAX_DEPTH:
-            raise BadArchive("the model's configuration is too large or too deep")
+            raise too_large
         if isinstance(value, dict):
-            return {str(key): plain(item, depth + 1) for key, item in value.items()}
+            return {text(key): plain(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [plain(item, depth + 1) for item in value]
-        if value is None or isinstance(value, (bool, float, str)):
+        if value is None or isinstance(value, (bool, float)):
             return value
         if isinstance(value, int) and -(2**63) <= value < 2**63:
             return value
-        return str(value)
+        return text(value)
 
     out: dict[str, Any] = plain(dict(config), 0)
     return out
 
 
 def _is_int(value: object) -> bool:
-    return type(value) is int
+    # TorchServe reads these numbers as Java's int.
+    return type(value) is int and -(2**31) <= value < 2**31
 
 
 def _count(least: int) -> Callable[[Any], int | None]:

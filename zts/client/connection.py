@@ -19,11 +19,14 @@ from zmq.utils.monitor import parse_monitor_message
 from zts.errors import ConfigError, RemoteProtocolError
 from zts.keepalive import keep_alive
 from zts.wire import codec
-from zts.wire.messages import Body, Message
+from zts.wire.messages import Body, Message, Refused
+from zts.wire.splitting import encode_split
 
 __all__ = ["Connection"]
 
 _GOODBYE_LINGER_MS: Final = 100
+# A poll takes no more than 24 days; whoever waits longer looks once an hour.
+_MAX_WAIT_MS: Final = 3_600_000
 # As plain numbers: pyzmq's are enum members, which cost a look-up and a conversion each time.
 _EVENTS: Final = int(zmq.EVENTS)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -71,8 +74,12 @@ class Connection:
             raise ConfigError(f"{address!r} is no ZeroMQ address: {exc.strerror}") from None
 
     def send(self, message: Message) -> bool:
-        """Send at once; False if there is no connection."""
-        return self.send_frames(codec.encode(message))
+        """Send at once, in several messages if one cannot hold it all; False if there is no connection.
+
+        Raises:
+            LocalProtocolError: If the message has no wire form or is too large.
+        """
+        return all(map(self.send_frames, encode_split(message)))
 
     def send_frames(self, frames: list[Body]) -> bool:
         """Send encoded frames at once; False if there is no connection."""
@@ -93,8 +100,8 @@ class Connection:
     def receive(self, limit: int = 64) -> list[Message]:
         """Return up to ``limit`` messages that are there.
 
-        Frames behind the header are ``zmq.Frame`` objects, not copied. Messages that break the protocol are counted
-        in ``bad_messages`` and dropped.
+        Frames behind the header are ``zmq.Frame`` objects, not copied. In the place of a message that breaks the
+        protocol, which ``bad_messages`` counts, stands a REFUSED: what it answered will have no other answer.
         """
         out: list[Message] = []
         receive, ask = self.socket.recv, self.socket.get
@@ -109,8 +116,9 @@ class Connection:
                 frames.append(receive(_NOBLOCK, copy=False))
             try:
                 out.append(codec.decode(frames))
-            except RemoteProtocolError:
+            except RemoteProtocolError as exc:
                 self.bad_messages += 1
+                out.append(Refused(exc.code, f"its answer cannot be read: {exc.public_message}"))
         return out
 
     def watch(self, descriptor: int) -> None:
@@ -131,7 +139,8 @@ class Connection:
                 return False
             self._is_empty = True
         is_watched_readable = False
-        for descriptor, _ in self._poller.poll(None if wait_s is None else max(0, int(wait_s * 1000) + 1)):
+        wait_ms = None if wait_s is None else max(0, min(int(wait_s * 1000) + 1, _MAX_WAIT_MS))
+        for descriptor, _ in self._poller.poll(wait_ms):
             if descriptor == self._watched:
                 is_watched_readable = True
             elif descriptor == self._monitor_descriptor:

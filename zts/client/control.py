@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from zts.client.addresses import default_endpoints, no_broker
 from zts.client.connection import Connection
+from zts.client.core import refusal
 from zts.clock import monotonic, wall_time_s
 from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
 from zts.wire.frames import Role
@@ -132,7 +133,7 @@ class ControlClient:
                 if isinstance(message, Welcome):
                     self._heartbeat_s = max(0.05, message.heartbeat_ms / 1000)
                 elif isinstance(message, Refused) and message.code != "say_hello":
-                    raise error_from_wire(message.code, f"The broker refused: {message.message}", 503)
+                    raise refusal(message)
         self._connection.look_at_monitor()
         self._connection.connection_events()  # of the connection that was welcomed
 
@@ -159,7 +160,7 @@ class ControlClient:
                 elif isinstance(message, Refused):
                     self._heartbeat_s = 0.0
                     if message.code != "say_hello":
-                        raise error_from_wire(message.code, f"The broker refused: {message.message}", 503)
+                        raise refusal(message)
             self._notice_connections()
 
     def _poll(self, until: float) -> None:

@@ -14,14 +14,12 @@ from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from zts.client.addresses import no_broker
-from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError, error_from_wire
+from zts.errors import BrokerUnavailable, DeadlineExceeded, RemoteProtocolError, ZtsError, error_from_wire
 from zts.inflight import BROKEN_STREAM, joined
-from zts.wire.frames import MAX_ROWS
 from zts.wire.messages import Beat, Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
 
-__all__ = ["JOBS_PER_MESSAGE", "Answer", "ClientCore", "Tick"]
+__all__ = ["Answer", "ClientCore", "Tick", "refusal"]
 
-JOBS_PER_MESSAGE: Final = 1024
 # The broker knows better where a late job was, so its own answer gets this long after the deadline.
 _GRACE_S: Final = 0.25
 _HELLO_RETRY_S: Final = 0.5
@@ -36,6 +34,14 @@ _SECONDS_BETWEEN_LOOKS_PER_JOB: Final = 1e-6
 Answer: TypeAlias = tuple[Any, Result | None, ZtsError | None]
 # The waiter of a job that has no answer yet, the job as it was first sent, and its deadline.
 _Pending: TypeAlias = tuple[Any, Job, float]
+
+
+def refusal(message: Refused) -> ZtsError:
+    """Return the error for those who wait for something that the broker refused."""
+    if message.code == RemoteProtocolError.code:
+        text = f"This side and the broker do not understand each other: {message.message}"
+        return RemoteProtocolError(text, http_status=500)
+    return error_from_wire(message.code, f"The broker refused: {message.message}", 503)
 
 
 class Tick(NamedTuple):
@@ -174,7 +180,9 @@ class ClientCore:
                 self.lost(now)
                 self._hello_at = now
             else:
-                self._fail_all(error_from_wire(message.code, f"The broker refused: {message.message}", 503))
+                unwanted = list(self._pending) if self._welcomed else []
+                self._fail_all(refusal(message))
+                self._cancels = unwanted  # it may have some of them
 
     def tick(self, now: float) -> Tick:
         """Return what to send, in order, and all answers since the last call."""
@@ -193,13 +201,13 @@ class ClientCore:
             messages.append(self._hello)
             self._hello_at = now + _HELLO_RETRY_S
         if self._cancels:
-            messages += self._cancel_messages()
+            self._take_back_unsent()
+            if self._cancels:
+                messages.append(Cancel(self._cancels))
+                self._cancels = []
         if self._outbox:
-            rows, self._outbox = self._outbox, []
-            if len(rows) <= JOBS_PER_MESSAGE:
-                messages.append(Jobs(rows))
-            else:
-                messages += [Jobs(rows[i : i + JOBS_PER_MESSAGE]) for i in range(0, len(rows), JOBS_PER_MESSAGE)]
+            messages.append(Jobs(self._outbox))
+            self._outbox = []
         if self._beat_at <= now:
             self._beat_at = now + self._heartbeat_s
             if self._pending and not messages:
@@ -270,14 +278,12 @@ class ClientCore:
         if self._welcomed:
             self._cancels.append(job_id)
 
-    def _cancel_messages(self) -> list[Message]:
-        """Take back what was not sent yet and return CANCEL for the rest."""
+    def _take_back_unsent(self) -> None:
+        """Leave the cancelled jobs out that were not sent yet: nobody has to be told of those."""
         unsent = {job[0] for job in self._outbox}.intersection(self._cancels)
-        ids = [job_id for job_id in self._cancels if job_id not in unsent]
         if unsent:
+            self._cancels = [job_id for job_id in self._cancels if job_id not in unsent]
             self._outbox = [job for job in self._outbox if job[0] not in unsent]
-        self._cancels = []
-        return [Cancel(ids[i : i + MAX_ROWS]) for i in range(0, len(ids), MAX_ROWS)]
 
     def _expire(self, now: float) -> None:
         """Answer the jobs whose deadline is over, and find the next one."""

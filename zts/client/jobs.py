@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Final, TypeAlias
 
-from zts.errors import BadRequest, error_from_wire
-from zts.wire.frames import INLINE_BODY_BYTES, MAX_NAME_CHARS
+from zts.errors import BadRequest, RequestTooLarge, error_from_wire
+from zts.wire.frames import INLINE_BODY_BYTES, MAX_BODY_BYTES, MAX_HEAD_BYTES, MAX_MAP_ITEMS, MAX_NAME_CHARS
 from zts.wire.heads import (
     BODY,
+    MAX_DIMENSIONS,
     VALUE,
     JobHead,
     ResultHead,
@@ -30,6 +31,10 @@ Headers: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]] | None
 
 PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 _PLAIN_BYTES: Final = (BYTES, "", ())
+# Longer than anybody waits, and with the clock's time added still an exact number everywhere.
+_MAX_TIMEOUT_MS: Final = 2**50
+# What the request id adds to a packed head, at most: it is made here, or the caller's and packed with the rest.
+_ID_BYTES: Final = 64
 _MAX_HEADS: Final = 64
 _MAX_TEMPLATES: Final = 256
 # Heads of answers that are worth remembering: most models answer with the same few.
@@ -71,7 +76,9 @@ class JobOptions:
     @property
     def timeout_ms(self) -> int:
         """The budget as it travels: at least 1, and 0 for none."""
-        return 0 if self.timeout_s is None else max(1, math.ceil(self.timeout_s * 1000))
+        if self.timeout_s is None:
+            return 0
+        return max(1, math.ceil(min(self.timeout_s * 1000, _MAX_TIMEOUT_MS)))
 
 
 class JobTemplate:
@@ -83,7 +90,7 @@ class JobTemplate:
         id_prefix: Request ids are this and the number of the job; an ``x-request-id`` among the headers goes before.
 
     Raises:
-        BadRequest: If a name is too long.
+        BadRequest: If a name is too long, or a name, a header or the content type is no text.
 
     >>> template = JobTemplate("digits", JobOptions(timeout_s=2.0), "me-")
     >>> template.job(7, b"image")[:5]
@@ -94,14 +101,18 @@ class JobTemplate:
 
     def __init__(self, model: str, options: JobOptions, id_prefix: str) -> None:
         version = options.version or ""
-        if not isinstance(model, str) or not model or max(len(model), len(version)) > MAX_NAME_CHARS:
-            raise BadRequest(f"{str(model)[:80]!r} cannot be the name of a model.")
-        headers = options.headers or ()
+        for name in (model, version):
+            if not _is_text(name) or len(name) > MAX_NAME_CHARS:
+                raise BadRequest(f"{str(name)[:80]!r} cannot be the name or version of a model.")
+        if not model:
+            raise BadRequest("The name of a model is missing.")
+        if options.content_type is not None and not _is_text(options.content_type):
+            raise BadRequest(f"{str(options.content_type)[:80]!r} cannot be a content type.")
         self.model = model
         self.timeout_s = options.timeout_s
         self._options = options
         self._names = (model, version, PRIORITIES[options.priority], options.timeout_ms)
-        self._pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        self._pairs = _header_pairs(options.headers)
         self._id_prefix = id_prefix
         self._request_id = None
         for name, value in self._pairs:
@@ -118,6 +129,7 @@ class JobTemplate:
 
         Raises:
             BadRequest: If ``data`` has no form on the wire.
+            RequestTooLarge: If ``data`` has more than ``MAX_BODY_BYTES``, or the headers more than ``MAX_HEAD_BYTES``.
         """
         if type(data) is bytes:
             head, body = self._heads.get(_PLAIN_BYTES), data
@@ -130,6 +142,8 @@ class JobTemplate:
                 head = self._head(encoded, data)
             if type(body) is not bytes and len(body) <= INLINE_BODY_BYTES:
                 body = bytes(body)
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large("data", len(body), MAX_BODY_BYTES)
         if self._request_id is None:
             head = job_head_with_id(head, f"{self._id_prefix}{job_id}")
         model, version, priority, timeout_ms = self._names
@@ -140,10 +154,13 @@ class JobTemplate:
 
         Raises:
             BadRequest: If an item has no form on the wire.
+            RequestTooLarge: As ``job``.
         """
         if self._request_id is not None or any(type(item) is not bytes for item in items):
             return [self.job(job_id, item) for job_id, item in zip(numbers, items, strict=True)]
         rest = self._heads.get(_PLAIN_BYTES) or self._head(encode_value(b""))
+        if items and max(map(len, items)) > MAX_BODY_BYTES:  # type: ignore[arg-type]  # all are bytes
+            raise _too_large("data", max(map(len, items)), MAX_BODY_BYTES)  # type: ignore[arg-type]
         heads = job_heads_with_ids(rest, self._id_prefix, numbers)
         model, version, priority, timeout_ms = self._names
         new_job = _new_job
@@ -162,10 +179,46 @@ class JobTemplate:
             head = JobHead(request_id, self._pairs, BODY, content_type, typed=True)
         else:
             raise BadRequest("content_type goes with bytes or str only; typed values say themselves what they are.")
+        if len(head.shape) > MAX_DIMENSIONS:
+            raise BadRequest(f"An array of {len(head.shape)} dimensions cannot be sent, at most {MAX_DIMENSIONS} can.")
+        packed = pack_job_head(head)
+        if len(packed) > MAX_HEAD_BYTES - _ID_BYTES:
+            raise _too_large("headers", len(packed), MAX_HEAD_BYTES)
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
-        packed = self._heads[value[:3]] = pack_job_head(head)
+        self._heads[value[:3]] = packed
         return packed
+
+
+def _header_pairs(headers: Headers) -> list[tuple[str, str]]:
+    """Return a caller's headers as pairs of text.
+
+    Raises:
+        BadRequest: If they are anything else.
+    """
+    rows = headers.items() if isinstance(headers, Mapping) else headers or ()
+    try:
+        pairs = [(name, value) for name, value in rows]
+    except (TypeError, ValueError):
+        raise BadRequest("headers must be a mapping, or pairs, of text.") from None
+    for name, value in pairs:
+        if not _is_text(name) or not _is_text(value):
+            raise BadRequest(f"Header {str(name)[:40]!r}: {str(value)[:40]!r} must be text, names and values.")
+    if len(pairs) > MAX_MAP_ITEMS:
+        raise RequestTooLarge(f"{len(pairs)} headers, at most {MAX_MAP_ITEMS} can be sent.")
+    return pairs
+
+
+def _is_text(value: object) -> bool:
+    """Return whether ``value`` is a string that UTF-8 can carry: one without lone surrogates."""
+    try:
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
+def _too_large(what: str, size: int, most: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The {what} of {size} bytes cannot be sent: at most {most} bytes can.")
 
 
 class Templates:

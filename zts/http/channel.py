@@ -16,8 +16,9 @@ import zmq
 
 from zts.errors import BrokerUnavailable, RemoteProtocolError
 from zts.keepalive import keep_alive
-from zts.wire.codec import decode, encode
-from zts.wire.messages import Message
+from zts.wire.codec import decode
+from zts.wire.messages import Body, Message, Refused
+from zts.wire.splitting import encode_split
 
 __all__ = ["Channel"]
 
@@ -88,7 +89,7 @@ class Channel:
         loop.call_soon(self._drain)
 
     def send(self, message: Message, *, reads_later: bool = False) -> bool:
-        """Send ``message`` without waiting; False if no broker can be reached.
+        """Send ``message`` without waiting, in several if one cannot hold it all; False if no broker can be reached.
 
         A send can swallow the news of what has come, so the socket is read afterwards.
 
@@ -101,21 +102,27 @@ class Channel:
         """
         if self._closed:
             return False
-        frames = encode(message)
+        is_sent = True
+        for frames in encode_split(message):
+            if not self._send_frames(frames):
+                is_sent = False
+                break
+        if reads_later:
+            self._loop.call_soon(self._drain)
+        elif not self._draining:
+            self._drain()
+        return is_sent
+
+    def _send_frames(self, frames: list[Body]) -> bool:
         last = len(frames) - 1
         try:
             self._socket.send(frames[0], _NOBLOCK | (_SNDMORE if last else 0))
             for number in range(1, last + 1):
                 more = _SNDMORE if number < last else 0
                 self._socket.send(frames[number], _NOBLOCK | more, copy=False)
-            is_sent = True
         except zmq.Again:
-            is_sent = False
-        if reads_later:
-            self._loop.call_soon(self._drain)
-        elif not self._draining:
-            self._drain()
-        return is_sent
+            return False
+        return True
 
     def close(self) -> None:
         """Leave the loop and close the socket; a GOODBYE that was just sent still has a moment to leave."""
@@ -152,11 +159,13 @@ class Channel:
         while self._socket.getsockopt(_RCVMORE):
             # Large bodies come as views of ZeroMQ's own memory.
             frames.append(self._socket.recv(_NOBLOCK, copy=False).buffer)
+        message: Message
         try:
             message = decode(frames)
-        except RemoteProtocolError:
+        except RemoteProtocolError as exc:
             self.bad_messages += 1
-            return True
+            # What it answered will have no other answer.
+            message = Refused(exc.code, f"its answer cannot be read: {exc.public_message}")
         try:
             self._on_message(message)
         except Exception:

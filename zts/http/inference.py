@@ -9,7 +9,14 @@ from typing import Final, NamedTuple
 
 from zts.bodies import error_body, error_event, no_worker_text
 from zts.clock import monotonic
-from zts.errors import BadRequest, RemoteProtocolError, ResourceNotFound, ZtsError, error_from_wire
+from zts.errors import (
+    BadRequest,
+    RemoteProtocolError,
+    RequestTooLarge,
+    ResourceNotFound,
+    ZtsError,
+    error_from_wire,
+)
 from zts.http import oip
 from zts.http.api_description import describe_prediction
 from zts.http.app import Handler, Tally
@@ -22,6 +29,7 @@ from zts.http.responses import Answer, json_answer, reason_of
 from zts.http.targets import Target, check_names, target_of
 from zts.http.tokens import INFERENCE as INFERENCE_TOKEN
 from zts.http.workflows import workflow_not_found
+from zts.wire.frames import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from zts.wire.heads import (
     BODY,
     PARTS,
@@ -109,6 +117,9 @@ class Predictor:
         if fields is not None:
             kind, body, bare = PARTS, pack_parts(fields), ""
         head = pack_job_head(JobHead(exchange.request_id, pairs, kind, bare))
+        for what, size, most in (("headers", len(head), MAX_HEAD_BYTES), ("body", len(body), MAX_BODY_BYTES)):
+            if size > most:
+                raise RequestTooLarge(f"The request's {what} take {size} bytes, at most {most} can be passed on.")
         self._submit(exchange, model, version, priority, timeout_ms, head, body)
 
     def _submit(

@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zts.errors import ZtsError
+from zts.errors import RemoteProtocolError, ZtsError
 from zts.wire.heads import ResultHead, pack_result_head
-from zts.wire.messages import Body, Reply, Result
+from zts.wire.messages import Body, Refused, Reply, Result
 
-__all__ = ["BrokerLink", "OnResult", "error_result"]
+__all__ = ["BrokerLink", "OnResult", "error_result", "unread_text"]
 
 OnResult = Callable[[Result], None]
 
@@ -22,6 +22,13 @@ OnResult = Callable[[Result], None]
 def error_result(job_id: int, text: str, kind: type[ZtsError]) -> Result:
     """Return the answer that a link gives itself to a job."""
     return Result(job_id, kind.http_status, pack_result_head(ResultHead(error=kind.code)), text.encode())
+
+
+def unread_text(refused: Refused) -> str:
+    """Return what to tell those who wait, if one side could not read the other's message; ``""`` for other refusals."""
+    if refused.code != RemoteProtocolError.code:
+        return ""
+    return f"The broker and this server do not understand each other: {refused.message}"
 
 
 class BrokerLink(ABC):

@@ -1,6 +1,6 @@
 """The link to a broker process: one DEALER for jobs, one for control, on the asyncio loop.
 
-All jobs of one tick of the loop leave in one JOBS message, or in several of 128; results come in RESULTS rows and are
+All jobs of one tick of the loop leave in one JOBS message, or by the hundred; results come in RESULTS rows and are
 handed to their callbacks. When the broker restarts, both sockets say HELLO again and everything without an answer is
 sent again with the time that remains. A broker that was only silent goes on with what it has.
 """
@@ -15,12 +15,11 @@ from typing import Any, Final
 import zmq
 
 from zts.clock import monotonic, wall_time_s
-from zts.errors import BrokerUnavailable, DeadlineExceeded, ZtsError
+from zts.errors import BrokerUnavailable, DeadlineExceeded, ServerError, ZtsError
 from zts.http.alarm import Alarm
 from zts.http.channel import Channel
 from zts.http.control import Control
-from zts.http.job_messages import MAX_ROWS, job_messages
-from zts.http.link import BrokerLink, OnResult, error_result
+from zts.http.link import BrokerLink, OnResult, error_result, unread_text
 from zts.inflight import BROKEN_STREAM, Inflight, joined
 from zts.settings import Endpoints
 from zts.wire.frames import Role
@@ -209,13 +208,10 @@ class ZmqLink(BrokerLink):
         if cancelled:
             gone = set(cancelled)
             queue = [job for job in queue if job.job_id not in gone]
-        self._send_jobs(queue)
-        for start in range(0, len(cancelled), MAX_ROWS):
-            self._data.send(Cancel(cancelled[start : start + MAX_ROWS]))
-
-    def _send_jobs(self, jobs: Sequence[Job]) -> None:
-        for message in job_messages(jobs):
-            self._data.send(message)
+        if queue:
+            self._data.send(Jobs(queue))
+        if cancelled:
+            self._data.send(Cancel(cancelled))
 
     def _welcomed(self, broker_id: str) -> None:
         """Send what this broker does not have: all that is unanswered, or only what was held back meanwhile."""
@@ -232,7 +228,8 @@ class ZmqLink(BrokerLink):
             self._resent_jobs += len(jobs)
         self._broker_id = broker_id
         self._queue.clear()  # all of it is in flight
-        self._send_jobs(jobs)
+        if jobs:
+            self._data.send(Jobs(jobs))
 
     def _answer(self, result: Result) -> None:
         self._answer_all((result,))
@@ -297,7 +294,7 @@ class ZmqLink(BrokerLink):
             if not self._is_welcome:  # else it answers a HELLO that was said more than once
                 self._welcomed(message.broker_id)
         elif isinstance(message, Refused):
-            self._refused(message)
+            self._unread_jobs(text) if (text := unread_text(message)) else self._refused(message)
 
     def _on_control(self, message: Message) -> None:
         self._heard_at = monotonic()
@@ -311,7 +308,16 @@ class ZmqLink(BrokerLink):
             self._control.is_welcome = False
             self._say_hello_on_control()
         elif isinstance(message, Refused):
-            self._refused(message)
+            self._control.fail_all(ServerError(text)) if (text := unread_text(message)) else self._refused(message)
+
+    def _unread_jobs(self, text: str) -> None:
+        """Answer all jobs with an error: which of them were in the message that was dropped cannot be known."""
+        _log.error("%d jobs are answered with an error. %s", len(self._inflight), text)
+        self._queue = []
+        ids = [job.job_id for job in self._inflight.unanswered(0.0)]  # no deadline is as early as that
+        self._fail(ids, text, ServerError)
+        self._cancelled += ids
+        self._flush_soon()
 
     def _refused(self, message: Refused) -> None:
         if message.code == "say_hello":

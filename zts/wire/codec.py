@@ -26,12 +26,14 @@ from zts.wire.frames import (
 )
 from zts.wire.rows import INT_MAX, bad_field, item_rows, job_rows, result_rows
 
-__all__ = ["decode", "encode", "pack", "unpack"]
+__all__ = ["ENCODERS", "decode", "encode", "pack", "unpack"]
 
 # A packer is made once and used again: making it costs as much as packing ten rows. Its buffer grows with what it packs
 # and never shrinks, so that after a message above this it is replaced.
 _KEEP_BUFFER_BYTES: Final = 1024 * 1024
 _packer: msgpack.Packer = msgpack.Packer()
+# For texts that people read (reasons, tracebacks, paths): a lone surrogate in one must not keep the message back.
+_lenient_packer: msgpack.Packer = msgpack.Packer(unicode_errors="replace")
 _unpackb = msgpack.unpackb
 
 
@@ -90,12 +92,13 @@ def encode(message: m.Message) -> list[m.Body]:
     """Return the frames of ``message``: the header frame, then one frame for each large body.
 
     Raises:
-        LocalProtocolError: If a field has no wire form or there are more than ``MAX_ROWS`` rows.
+        LocalProtocolError: If a field has no wire form, there are more than ``MAX_ROWS`` rows, or the header frame of a
+            message without rows is above its limit.
     """
-    try:
-        return _ENCODERS[type(message)](message)
-    except KeyError:
-        raise LocalProtocolError(f"{type(message).__name__} is no message") from None
+    encoder = ENCODERS.get(type(message))
+    if encoder is None:
+        raise LocalProtocolError(f"{type(message).__name__} is no message")
+    return encoder(message)
 
 
 def _rows(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[Any], list[m.Body]]:
@@ -153,12 +156,29 @@ def _encode_chunks(msg: m.Chunks) -> list[m.Body]:
 
 def _plain(command: Command, *names: str) -> Callable[[Any], list[m.Body]]:
     def encode_plain(msg: Any) -> list[m.Body]:
-        return [pack((PROTOCOL_VERSION, command, *[getattr(msg, name) for name in names]))]
+        header = _pack_leniently((PROTOCOL_VERSION, command, *[getattr(msg, name) for name in names]))
+        if len(header) > MAX_HEADER_BYTES:
+            text = f"{type(msg).__name__} of {len(header)} bytes, at most {MAX_HEADER_BYTES} are allowed"
+            raise LocalProtocolError(text)
+        return [header]
 
     return encode_plain
 
 
-_ENCODERS: dict[type, Callable[[Any], list[m.Body]]] = {
+def _pack_leniently(value: object) -> bytes:
+    global _lenient_packer
+    try:
+        packed = cast(bytes, _lenient_packer.pack(value))
+    except Exception as exc:
+        _lenient_packer = msgpack.Packer(unicode_errors="replace")
+        raise LocalProtocolError(f"cannot be packed: {exc}") from exc
+    if len(packed) > _KEEP_BUFFER_BYTES:
+        _lenient_packer = msgpack.Packer(unicode_errors="replace")
+    return packed
+
+
+# How each kind of message is encoded; others than this package call ``encode_split``.
+ENCODERS: Final[dict[type, Callable[[Any], list[m.Body]]]] = {
     m.Hello: _plain(Command.HELLO, "role", "peer_id", "epoch", "info"),
     m.Welcome: _plain(Command.WELCOME, "broker_id", "heartbeat_ms", "info"),
     m.Refused: _plain(Command.REFUSED, "code", "message"),

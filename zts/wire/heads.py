@@ -17,6 +17,7 @@ from zts.wire.messages import Body
 
 __all__ = [
     "BODY",
+    "MAX_DIMENSIONS",
     "PARTS",
     "VALUE",
     "JobHead",
@@ -35,6 +36,8 @@ __all__ = [
     "unpack_parts",
     "unpack_result_head",
 ]
+
+MAX_DIMENSIONS: Final = 64  # of an array
 
 BODY: Final = "body"  # one raw body with a content type: row {"body": …}
 PARTS: Final = "parts"  # the body is packed (name, content type, bytes) triples: row {name: …, …}
@@ -367,6 +370,6 @@ def _shape(out: dict[str, Any]) -> tuple[int, ...]:
     shape = out.get("s", ())
     if not shape:
         return ()
-    if type(shape) is not list or len(shape) > 64 or not all(type(n) is int and n >= 0 for n in shape):
+    if type(shape) is not list or len(shape) > MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
         raise RemoteProtocolError("a shape is an array of sizes")
     return tuple(shape)

@@ -59,6 +59,8 @@ def started(order: tuple[int, ...], settings: Settings = SETTINGS) -> tuple[Rig,
 def visible(rig: Rig) -> dict[str, Any]:
     """Return everything that somebody can see of it, in its order."""
     slots = [a.message.slots for a in rig.all if isinstance(a, f.SendControl) and isinstance(a.message, m.Desire)][-1]
+    # A model's record travels once; further workers of it name the slot that has it.
+    specs = [slots[slot["spec"]]["spec"] if isinstance(slot["spec"], int) else slot["spec"] for slot in slots]
     events = [a.event.detail for a in rig.all if isinstance(a, f.Publish)]
     journal = [a.content for a in rig.all if isinstance(a, f.WriteJournal)][-1]
     snapshot = rig.fleet.snapshot()
@@ -66,7 +68,7 @@ def visible(rig: Rig) -> dict[str, Any]:
         "models": [
             (name, list(model["versions"].items()), model["default"]) for name, model in snapshot["models"].items()
         ],
-        "workers": [(slot["worker_id"], slot["spec"]["name"], slot["spec"]["version"]) for slot in slots],
+        "workers": [(slot["worker_id"], spec["name"], spec["version"]) for slot, spec in zip(slots, specs, strict=True)],
         "journal": (journal["models"], list(journal["defaults"].items()), journal["next_worker_id"]),
         "events": [detail for detail in events if detail.get("event") in ("registered", "default")],
         "list": rig.answer("models.list").body,

@@ -199,12 +199,12 @@ def test_normal_priority_means_the_models_own_class() -> None:
     assert sent(raised.ready("w1")) == [("w1", [2, 1])]
 
 
-def test_more_rows_than_a_message_may_hold_go_in_several() -> None:
+def test_a_peer_gets_all_rows_of_a_tick_in_one_action_however_many_these_are() -> None:
     driver = Driver(["w1"], batch_size=MAX_ROWS, job_queue_size=3 * MAX_ROWS, prefetch=True)
     got = sent(driver.arrive(*range(1, 2 * MAX_ROWS + 1)))
-    assert [len(rows) for _, rows in got] == [MAX_ROWS, MAX_ROWS]
+    assert [len(rows) for _, rows in got] == [2 * MAX_ROWS]
     back = driver.outcome("w1", *range(1, MAX_ROWS + 10))
-    assert [len(act.rows) for act in back if isinstance(act, e.SendResults)] == [MAX_ROWS, 9]
+    assert [len(act.rows) for act in back if isinstance(act, e.SendResults)] == [MAX_ROWS + 9]
 
 
 def test_default_version_is_the_first_until_another_is_chosen() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from zts.client.core import ClientCore, TakesParts, Tick
-from zts.errors import BrokerUnavailable, Cancelled, DeadlineExceeded, ServerError
+from zts.errors import BrokerUnavailable, Cancelled, DeadlineExceeded, RemoteProtocolError, ServerError
 from zts.wire.messages import Beat, Cancel, Chunks, Hello, Job, Jobs, Refused, Result, Results, Welcome
 
 HELLO = Hello("client", "c1", 5)
@@ -60,11 +60,32 @@ def test_jobs_wait_for_welcome_and_then_travel_together() -> None:
     assert len(core) == 1
 
 
-def test_more_jobs_than_one_message_may_hold_are_split() -> None:
+def test_all_that_is_ready_leaves_in_one_message_which_the_codec_divides() -> None:
     core = a_core(welcomed_at=0.0)
-    for job_id in range(1025):
+    jobs = [job(job_id) for job_id in range(5000)]
+    for each in jobs:
+        core.submit(each, None, 0.0, each.job_id)
+    assert what(core.tick(0.0)) == ([Jobs(jobs)], [])
+    for each in jobs:
+        core.cancel(each.job_id)
+    assert what(core.tick(0.0)) == ([Cancel(list(range(5000)))], [])
+
+
+def test_a_message_that_the_broker_cannot_read_is_an_error_for_all_whose_jobs_may_have_been_in_it() -> None:
+    core = a_core(welcomed_at=0.0)
+    for job_id in (1, 2):
         core.submit(job(job_id), None, 0.0, job_id)
-    assert [len(message.rows) for message in core.tick(0.0).messages] == [1024, 1]  # type: ignore[union-attr]
+    core.tick(0.0)
+    core.handle(Refused("bad_message", "bad field: job"), 1.0)
+    messages, answers = core.tick(1.0)
+    assert messages == [Cancel([1, 2])]  # it may have them all the same
+    assert [(waiter, type(error)) for waiter, _, error in answers] == [
+        (1, RemoteProtocolError),
+        (2, RemoteProtocolError),
+    ]
+    assert "do not understand each other: bad field: job" in str(answers[0][2])
+    core.submit(job(3), None, 1.0, 3)  # the connection stands as before
+    assert what(core.tick(1.0)) == ([Jobs([job(3)])], [])
 
 
 def test_cancel_of_a_sent_job_is_told_and_of_an_unsent_one_is_not() -> None:

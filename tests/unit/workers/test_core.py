@@ -165,16 +165,21 @@ def test_jobs_of_another_epoch_are_counted_and_dropped() -> None:
     assert feed(core, (e.ItemsArrived(2, [item(1), item(2)]), 1.0), (TICK, 1.0)) == [e.Count("items_of_other_epoch", 2)]
 
 
-def test_very_many_answers_are_split_so_that_no_header_frame_breaks_its_limit() -> None:
+def test_all_answers_of_a_batch_are_one_message_which_the_codec_divides() -> None:
     core = serving(batch_size=1200)
     numbers = range(1200)
     feed(core, (arrived(*numbers), 1.0), (TICK, 1.0))
-    actions = feed(core, (e.BatchFinished(ok(*numbers), 9), 1.1))
-    assert actions == [
-        e.SendOutcomes(9, 1200, ok(*range(512))),
-        e.SendOutcomes(0, 0, ok(*range(512, 1024))),
-        e.SendOutcomes(0, 0, ok(*range(1024, 1200))),
-    ]
+    assert feed(core, (e.BatchFinished(ok(*numbers), 9), 1.1)) == [e.SendOutcomes(9, 1200, ok(*numbers))]
+
+
+def test_what_is_told_of_a_failed_load_has_a_bound_whatever_the_exception_says() -> None:
+    core = fresh()
+    text = "boom \udc80 " * 1_000_000
+    report, end = feed(core, (e.LoadFailed("other", text, "\n".join([text] * 100)), 1.0))
+    assert isinstance(report, e.ReportState) and isinstance(end, e.Exit)
+    assert report.reason.startswith("boom \udc80 boom") and len(report.reason) == e.MAX_REASON_CHARS
+    assert [len(line) for line in report.detail["traceback"].splitlines()] == [e.MAX_REASON_CHARS] * 30
+    assert len(end.reason) < 2 * e.MAX_REASON_CHARS
 
 
 # ---------------------------------------------------------------- another broker
