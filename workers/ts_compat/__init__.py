@@ -1,9 +1,9 @@
-"""The ``ts`` names that models' code imports, answered by ours inside worker processes (and, through
-``import zts.compat``, anywhere).
+"""The ``ts`` names that models' code imports, answered by ours.
 
-``install()`` puts a finder in front of Python's own, so that ``import ts…`` gives our modules even where a real
-TorchServe is installed. Modules are aliases, not copies: the classes are the very ones that the worker uses. Nothing
-is imported before somebody asks for it, so a handler that needs no torch does not load it.
+``import ts`` finds ``path/ts/__init__.py``, whose folder is on the path of workers and of the processes that they start
+(and, through ``import zts.compat``, of any other). That package connects itself to the finder here, which gives all
+below it. Modules are aliases, not copies: the classes are the very ones that the worker uses. Nothing is imported
+before it is asked for, so a handler that needs no torch does not load it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from types import ModuleType
 from typing import Any, Final
 
 from zts.workers.context import SERVER_VERSION
+from zts.workers.import_path import TS_FOLDER, own_imports, show_ts
 from zts.workers.ts_compat.missing import MISSING, missing_error
 
-__all__ = ["install"]
+__all__ = ["connect", "import_built_in", "install"]
 
 _TORCH = "zts.workers.torch_handler"
 _COMPAT = "zts.workers.ts_compat"
@@ -80,7 +81,8 @@ class _AliasLoader(Loader):
         self._own_spec: ModuleSpec | None = None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        module = importlib.import_module(self._target)
+        with own_imports():
+            module = importlib.import_module(self._target)
         self._own_spec = module.__spec__
         return module
 
@@ -96,25 +98,16 @@ class _PackageLoader(Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        prefix = module.__name__ + "."
-
-        def import_on_use(name: str) -> Any:
-            if prefix + name in _ALIASES or prefix + name in _PACKAGES:
-                return importlib.import_module(prefix + name)
-            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-
-        module.__dict__["__getattr__"] = import_on_use
-        if module.__name__ == "ts":
-            module.__dict__["__version__"] = SERVER_VERSION
+        _import_on_use(module)
 
 
 class _TsFinder(MetaPathFinder):
-    """Finds ``ts`` and everything below it."""
+    """Finds everything below our ``ts``; one that the model brings itself has nothing to do with it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "ts" and not fullname.startswith("ts."):
+        if not fullname.startswith("ts.") or not _is_ours(sys.modules.get("ts")):
             return None
         alias = _ALIASES.get(fullname)
         if alias is not None:
@@ -124,10 +117,47 @@ class _TsFinder(MetaPathFinder):
         raise missing_error(fullname)
 
 
+def connect(package: ModuleType) -> None:
+    """Give ``package``, the ``ts`` that the path led to, its names; a second call changes nothing."""
+    package.__dict__["__version__"] = SERVER_VERSION
+    _import_on_use(package)
+    if not any(isinstance(finder, _TsFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _TsFinder())
+
+
 def install() -> None:
-    """Make ``import ts`` and all below it resolve to ours in this process; a second call changes nothing."""
-    if any(isinstance(finder, _TsFinder) for finder in sys.meta_path):
+    """Make ``import ts`` resolve to ours, in this process and in those that it starts, even beside a TorchServe."""
+    show_ts()
+    if _is_ours(sys.modules.get("ts")):
         return
     for name in [name for name in sys.modules if name == "ts" or name.startswith("ts.")]:
         del sys.modules[name]
-    sys.meta_path.insert(0, _TsFinder())
+    importlib.import_module("ts")
+
+
+def import_built_in(name: str) -> ModuleType:
+    """Import ``ts.torch_handler.<name>``, also where the model has a ``ts`` of its own.
+
+    Raises:
+        ImportError: If there is none of that name, or it needs a package that is not installed.
+    """
+    whole = f"ts.torch_handler.{name}"
+    if whole not in _ALIASES:
+        raise missing_error(whole)
+    with own_imports():
+        return importlib.import_module(_ALIASES[whole])
+
+
+def _import_on_use(package: ModuleType) -> None:
+    prefix = package.__name__ + "."
+
+    def import_on_use(name: str) -> Any:
+        if prefix + name in _ALIASES or prefix + name in _PACKAGES:
+            return importlib.import_module(prefix + name)
+        raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
+
+    package.__dict__["__getattr__"] = import_on_use
+
+
+def _is_ours(package: ModuleType | None) -> bool:
+    return (getattr(package, "__file__", None) or "").startswith(TS_FOLDER)
