@@ -180,8 +180,10 @@ def handle(data, context):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_built_in_handler_works_beside_a_models_own_ts(tmp_path: Path) -> None:
+def test_a_built_in_handler_works_beside_a_models_own_ts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ts"]:
+        monkeypatch.delitem(sys.modules, name)  # of another test
     write_archive(tmp_path, {"ts.py": "WHOSE = 'the model'\n"}, handler="base_handler", serializedFile="w.pt")
     torch.jit.script(torch.nn.Identity()).save(str(tmp_path / "w.pt"))
     with restored_process():

@@ -1,4 +1,4 @@
-"""``ts.handler_utils.utils``: answers sent ahead, and classes by name."""
+"""Answers sent ahead, and classes by name; handlers find them in ``ts.handler_utils.utils``."""
 
 from __future__ import annotations
 

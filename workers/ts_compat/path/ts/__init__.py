@@ -11,9 +11,10 @@ from importlib.machinery import PathFinder
 
 def _connect() -> None:
     root = os.path.abspath(__file__)
-    for _ in range(6):  # ts, path, ts_compat, workers, zts
+    for _ in range(6):  # ts, path, ts_compat, workers, zts; one less where workers is no link
         root = os.path.dirname(root)
-    file = os.path.join(root, "zts", "__init__.py")
+        if os.path.isfile(file := os.path.join(root, "zts", "__init__.py")):
+            break
     loaded = sys.modules.get("zts")
     if loaded is None or not os.path.samefile(getattr(loaded, "__file__", None) or os.devnull, file):
         spec = PathFinder.find_spec("zts", [root])
