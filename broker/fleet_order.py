@@ -66,7 +66,9 @@ class StartOrder:
 
     def abandon(self) -> list[tuple[bytes, int]]:
         """Forget all turns; return connection and request id of each whose effect will never be done."""
-        held = [(connection, turn.request_id) for connection, line in self._lines.items() for turn in line if turn.effect]
+        held = [
+            (connection, turn.request_id) for connection, line in self._lines.items() for turn in line if turn.effect
+        ]
         self._lines.clear()
         return held
 

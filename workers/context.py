@@ -35,7 +35,8 @@ class Context:
         gpu: Index of the worker's GPU, None on CPU.
         mms_version: Told to handlers as ``server_version``.
         limit_max_image_pixels: Whether image handlers keep Pillow's limit of pixels.
-        optional: ``metrics`` (an object as of ``zts.workers.metrics``) and ``model_yaml_config`` (mapping).
+        metrics: An object as of ``zts.workers.metrics``.
+        model_yaml_config: The mapping of model-config.yaml.
     """
 
     def __init__(
@@ -47,11 +48,9 @@ class Context:
         gpu: int | None,
         mms_version: str,
         limit_max_image_pixels: bool = True,
-        **optional: Any,
+        metrics: Any = None,
+        model_yaml_config: dict[str, Any] | None = None,
     ) -> None:
-        unknown = optional.keys() - {"metrics", "model_yaml_config"}
-        if unknown:
-            raise TypeError(f"Context() got an unexpected keyword argument {min(unknown)!r}")
         self.model_name = model_name
         self.manifest = manifest
         self.system_properties: dict[str, Any] = {
@@ -65,8 +64,8 @@ class Context:
         self._requests: Requests | None = None  # of the present batch; the next two come from it when asked for
         self._request_ids: dict[int, str] | None = None
         self._request_processor: list[RequestProcessor] | None = []
-        self.metrics: Any = optional.get("metrics")
-        self.model_yaml_config: dict[str, Any] = optional.get("model_yaml_config") or {}
+        self.metrics: Any = metrics
+        self.model_yaml_config: dict[str, Any] = model_yaml_config or {}
         self.stopping_criteria: Any = None
         self.cl_socket: Any = None
         self.header_key_sequence_id = "ts_request_sequence_id"

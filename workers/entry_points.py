@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from zts.workers.ts_compat import import_built_in
+
 __all__ = ["HandlerName", "classes_of", "find_class", "find_function", "import_handler", "parse_handler"]
 
 # Where TorchServe's ready-made handlers live; ours answer to the same names.
@@ -51,11 +53,10 @@ def import_handler(name: HandlerName, model_dir: Path) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name not in _prefixes(name.module):
             raise
-    built_in = BUILT_IN + name.module
     try:
-        return importlib.import_module(built_in)
+        return import_built_in(name.module)
     except ModuleNotFoundError as exc:
-        if exc.name not in _prefixes(built_in):
+        if exc.name not in _prefixes(BUILT_IN + name.module):
             raise
     raise ModuleNotFoundError(
         f"the archive holds no module {name.module!r}, and no built-in handler has that name", name=name.module

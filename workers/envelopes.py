@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import base64
 import inspect
+import itertools
 import json
+import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,13 +24,16 @@ __all__ = [
     "JSONEnvelope",
     "KServeEnvelope",
     "KServev2Envelope",
+    "logger",
     "wrapped",
 ]
+
+logger: Final = logging.getLogger("ts.torch_handler.request_envelope")
 
 _Handle = Callable[[Any, Any], Any]
 
 
-class BaseEnvelope:
+class BaseEnvelope(ABC):
     """Parses a call's rows, calls the handler, formats what it returns.
 
     Args:
@@ -44,13 +50,13 @@ class BaseEnvelope:
         results = self._handle_fn(self.parse_input(data) if data else data, context)
         return self._finish_later(results) if inspect.isawaitable(results) else self._finish(results)
 
+    @abstractmethod
     def parse_input(self, data: Any) -> Any:
         """Return what the handler gets for ``data``, the rows of a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def format_output(self, data: Any) -> Any:
         """Return the answers for ``data``, what the handler returned."""
-        raise NotImplementedError
 
     def _finish(self, results: Any) -> Any:
         return self.format_output(results) if results else results
@@ -72,27 +78,43 @@ class BodyEnvelope(BaseEnvelope):
 
 
 class JSONEnvelope(BaseEnvelope):
-    """``json``: the ``instances`` of all requests in one list; each answer is ``{"predictions": […]}`` as text."""
+    """``json``: the ``instances`` of all requests in one list; each answer is ``{"predictions": […]}`` as text.
 
-    def __init__(self, handle_fn: _Handle) -> None:
-        super().__init__(handle_fn)
-        self._lengths: list[int] = []
+    A subclass may override ``_from_json`` and ``_to_json``, which have to do with one request each.
+    """
+
+    _lengths: list[int] = []
 
     def parse_input(self, data: Any) -> Any:
         """Return all instances; those of the form ``{"b64": text}`` decoded to bytes."""
-        rows = [_instances(_payload(row)) for row in data]
-        self._lengths = [len(row) for row in rows]
-        return [instance for row in rows for instance in row]
+        self._lengths, instances = self._batch_from_json(data)
+        return instances
 
     def format_output(self, data: Any) -> Any:
         """Return one JSON text for each request, with its share of the answers."""
-        answers, start = [], 0
-        for index, length in enumerate(self._lengths):
-            answers.append(json.dumps({"predictions": data[start : start + length]}))
-            start += length
+        answers = self._batch_to_json(data, self._lengths)
+        for index in range(len(answers)):
             if self.context.get_response_content_type(index) is None:
                 self.context.set_response_content_type(index, "application/json")
         return answers
+
+    def _batch_from_json(self, data_rows: Sequence[Any]) -> tuple[list[int], list[Any]]:
+        """Return how many instances each row has, and all of them."""
+        rows = [self._from_json(_payload(row)) for row in data_rows]
+        return [len(row) for row in rows], [instance for row in rows for instance in row]
+
+    def _from_json(self, data: Any) -> list[Any]:
+        """Return the instances of one payload."""
+        return _instances(data)
+
+    def _batch_to_json(self, batch: Any, lengths: Sequence[int]) -> list[str]:
+        """Return one text for each request, which has so many of the answers."""
+        ends = list(itertools.accumulate(lengths))
+        return [self._to_json(batch[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+
+    def _to_json(self, output: Any) -> str:
+        """Return one request's answers as text."""
+        return json.dumps({"predictions": output})
 
 
 class KServeEnvelope(BaseEnvelope):
@@ -104,8 +126,10 @@ class KServeEnvelope(BaseEnvelope):
 
     def format_output(self, data: Any) -> Any:
         """Return the predictions, or the explanations where they were asked for."""
-        is_explain = str(self.context.get_request_header(0, "explain")) == "True"
-        return [{"explanations" if is_explain else "predictions": data}]
+        return [{"explanations" if self._is_explain() else "predictions": data}]
+
+    def _is_explain(self) -> bool:
+        return self.context is not None and str(self.context.get_request_header(0, "explain")) == "True"
 
 
 class KServev2Envelope(BaseEnvelope):
@@ -118,7 +142,14 @@ class KServev2Envelope(BaseEnvelope):
             KeyError: If there are none.
             ValueError: If data and shape do not fit.
         """
-        body = _parsed(_payload(data[0]))
+        return self._batch_from_json(data)
+
+    def _batch_from_json(self, rows: Sequence[Any]) -> list[dict[str, Any]]:
+        return self._from_json([_parsed(_payload(rows[0]))])
+
+    def _from_json(self, body_list: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the inputs of the only body; the context keeps their names and the body's id."""
+        body = body_list[0]
         inputs = [self._shaped(entry) for entry in body["inputs"]]
         self.context.input_names = [entry["name"] for entry in inputs]
         if "id" in body:
@@ -127,11 +158,14 @@ class KServev2Envelope(BaseEnvelope):
 
     def format_output(self, data: Any) -> Any:
         """Return the answers as one map of output tensors; each is flat, and named as the input at its place."""
+        return self._batch_to_json(data)
+
+    def _batch_to_json(self, data: Any) -> list[dict[str, Any]]:
         context = self.context
         names: Sequence[str] = vars(context).pop("input_names", ())
         request_id = vars(context).pop("input_request_id", None)
         outputs = [
-            _tensor(output, names[index] if index < len(names) else f"output-{index}")
+            self._to_json(output, names[index] if index < len(names) else f"output-{index}")
             for index, output in enumerate(data)
         ]
         model = (context.manifest or {}).get("model", {})
@@ -143,6 +177,10 @@ class KServev2Envelope(BaseEnvelope):
                 "outputs": outputs,
             }
         ]
+
+    def _to_json(self, data: Any, input_name: str) -> dict[str, Any]:
+        """Return one answer as a tensor of this name."""
+        return _tensor(data, input_name)
 
     @staticmethod
     def _shaped(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ import asyncio
 import inspect
 import json
 import os
-import site
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +20,11 @@ from zts.archive import ArchiveError, read_config_file
 from zts.archive.model_config import DEFAULT_CONFIG_FILE
 from zts.clock import monotonic
 from zts.errors import StartWorkersFailed
-from zts.workers import ts_compat
 from zts.workers.async_service import AsyncService
 from zts.workers.context import SERVER_VERSION, Context
 from zts.workers.entry_points import HandlerName, find_class, find_function, import_handler, parse_handler
 from zts.workers.envelopes import wrapped
+from zts.workers.import_path import enter_model
 from zts.workers.metric_output import MetricOutput
 from zts.workers.metrics import Metrics
 from zts.workers.options import WorkerOptions
@@ -152,23 +150,12 @@ def _set_up_process(options: WorkerOptions, model_dir: Path, name: HandlerName) 
         os.chdir(model_dir)
     except OSError as exc:
         raise LoadError("other", f"the model's folder {model_dir} cannot be entered: {exc.strerror}") from exc
-    if options.site_dir:
-        # Processes that the handler starts find its packages, too.
-        known = os.environ.get("PYTHONPATH", "")
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (options.site_dir, known)))
-        site.addsitedir(options.site_dir)
-    paths = [str(model_dir)]
     # "folder/module.py:function" puts the folder on the path, too, as TorchServe does.
-    if name.function and name.folder and model_dir.joinpath(name.folder).is_dir():
-        paths.append(str(model_dir / name.folder))
-    if options.site_dir:
-        paths.append(options.site_dir)  # before the server's own packages: the model asked for these versions
-    sys.path[:] = [*paths, *(path for path in sys.path if path not in paths)]
+    enter_model(str(model_dir), handler_folder=name.folder if name.function else "", site_dir=options.site_dir)
     os.environ.setdefault("OMP_NUM_THREADS", str(options.cpu_threads))
     os.environ["TS_DECODE_INPUT_REQUEST"] = str(options.decode_input_request).lower()
     os.environ.setdefault("TS_IPEX_ENABLE", "false")
     os.environ.setdefault("TS_IPEX_GPU_ENABLE", "false")
-    ts_compat.install()
 
 
 def _read_manifest(model_dir: Path) -> dict[str, Any] | None:

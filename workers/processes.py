@@ -60,6 +60,7 @@ def worker_command(options: WorkerOptions) -> list[str]:
     spec = options.spec
     command = [
         options.python or sys.executable,
+        "-P",  # else the working folder, the model's, would be in front while zts itself is imported
         "-m",
         "zts",
         "worker",
@@ -100,8 +101,7 @@ def worker_environment(
         for name, value in base.items()
         if name not in _PRIVATE and not (hidden is not None and hidden.fullmatch(name))
     }
-    handler_dir = os.path.dirname(options.spec.handler.partition(":")[0]) if ":" in options.spec.handler else ""
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (handler_dir, env.get("PYTHONPATH", ""), options.model_dir)))
+    # PYTHONPATH gets the model's folders when zts has been imported (workers/import_path.py).
     env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input_request else "false"
     env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = "false"
     env.setdefault("OMP_NUM_THREADS", str(options.cpu_threads))

@@ -14,7 +14,7 @@ from zts.wire.messages import Body
 from zts.wire.values import BYTES, decode_value
 from zts.workers.worker_log import log
 
-__all__ = ["Row", "headers_of", "is_plain", "make_row", "row_of"]
+__all__ = ["Row", "decoded", "headers_of", "is_plain", "make_row", "row_of"]
 
 Row = dict[str, Any]
 
@@ -47,12 +47,12 @@ def row_of(head: JobHead, body: Body, *, decode: bool = True) -> Row:
         RemoteProtocolError: If the body is not what the head says.
     """
     if head.kind == BODY:
-        return {"body": _decoded(head.content_type, body) if decode else bytearray(body)}
+        return {"body": decoded(head.content_type, body) if decode else bytearray(body)}
     if head.kind == VALUE:
         return {"body": _typed(head, body)}
     if head.kind == PARTS:
         return {
-            name: _decoded(content_type, value) if decode else bytearray(value)
+            name: decoded(content_type, value) if decode else bytearray(value)
             for name, content_type, value in unpack_parts(body)
         }
     raise RemoteProtocolError(f"a job of unknown kind {head.kind[:20]!r}")
@@ -76,7 +76,7 @@ def headers_of(head: JobHead, body: Body, *, decode: bool = True) -> dict[str, A
     return headers
 
 
-def _decoded(content_type: str, body: Body) -> Any:
+def decoded(content_type: str, body: Body) -> Any:
     """Return a body as the value that its content type asks for; what cannot be decoded stays a bytearray."""
     if content_type == _JSON:
         try:

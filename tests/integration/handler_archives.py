@@ -44,7 +44,7 @@ def write_archive(folder: Path, files: dict[str, str], **model: str) -> Path:
         path.write_text(text)
     if model:
         manifest = {"runtime": "python", "model": {"modelName": "m", "modelVersion": "1.0", **model}}
-        (folder / "MAR-INF").mkdir(exist_ok=True)
+        (folder / "MAR-INF").mkdir(parents=True, exist_ok=True)
         (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest))
     return folder
 

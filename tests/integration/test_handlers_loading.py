@@ -185,13 +185,17 @@ def test_nothing_of_torch_is_imported_for_a_handler_that_needs_none(tmp_path: Pa
     assert out.stdout.split() == ["0.12.0", "False", "False"]
 
 
-def test_ts_names_are_ours_even_where_a_torchserve_is_installed(tmp_path: Path) -> None:
+def test_ts_names_are_ours_even_where_a_torchserve_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import zts.workers.answers
     import zts.workers.context
 
     text = "import ts\nfrom ts.context import Context\nfrom ts.service import PredictionException\n" + FUNCTION
-    fake = {"ts/__init__.py": "raise ImportError('the real one')", "ts/context.py": "", "own.py": text}
-    load(write_archive(tmp_path, fake, handler="own"))
+    installed = write_archive(tmp_path / "site", {"ts/__init__.py": "raise ImportError('the real one')"})
+    monkeypatch.syspath_prepend(installed)
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    load(write_archive(tmp_path / "model", {"own.py": text}, handler="own"))
     own = sys.modules["own"]
     assert own.Context is zts.workers.context.Context
     assert own.PredictionException is zts.workers.answers.PredictionException

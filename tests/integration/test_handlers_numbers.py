@@ -105,11 +105,15 @@ def test_detector_answers_boxes_from_the_threshold_up() -> None:
 
 
 def test_text_is_cleaned_as_torchserve_does() -> None:
-    from zts.workers.torch_handler.text_handler import cleaned, expanded, ngrams
+    from zts.workers.torch_handler.text_handler import TextHandler, cleaned, expanded, ngrams_iterator
 
     words = cleaned("<b>Hello</b>, It's a  café! Don't stop.")
     assert words == ["hello", "it", "is", "a", "cafe", "do", "not", "stop"]
-    assert ngrams(words, 2)[8:] == ["hello it", "it is", "is a", "a cafe", "cafe do", "do not", "not stop"]
+    runs = list(ngrams_iterator(words, 2))
+    assert runs[8:] == ["hello it", "it is", "is a", "a cafe", "cafe do", "do not", "not stop"]
+    assert cleaned("fish &amp; chips &#233; &#xe9; &nosuch") == ["fish", "chips", "nosuch"]
+    handler = TextHandler()
+    assert handler._tokenize("It's a b. c") == ["it", "'", "s", "a", "b", ".", "c"]
     assert expanded("I can't won't isn't I'm you're he'd they've She'll y'all ain't let's it's John's") == (
         "I cannot will not is not I am you are he would they have She will you all as not let us it is Johns"
     )

@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_loaded_says_why(
     monkeypatch.syspath_prepend(str(hidden))
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     with pytest.raises(LoadError, match=message):
-        load(write_archive(tmp_path, files, handler="base_handler", **entries))
+        load(write_archive(tmp_path / "model", files, handler="base_handler", **entries))
 
 
 def test_onnx_model_is_loaded_and_run(tmp_path: Path) -> None:

@@ -180,11 +180,14 @@ class Rig:
     def launch(self, flags: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
         return self.launch_program(["-m", "zts", "worker", *flags], variables)
 
-    def launch_program(self, arguments: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
+    def launch_program(
+        self, arguments: list[str], variables: dict[str, str], cwd: str | None = None
+    ) -> subprocess.Popen[str]:
         environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         process = subprocess.Popen(
             [sys.executable, *arguments],
             env={**environment, "PYTHONPATH": str(ROOT), **variables},
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

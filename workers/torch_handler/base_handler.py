@@ -5,23 +5,59 @@ Models' own handlers derive from it and override single steps, so its attributes
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
-from typing import Any
+from abc import ABC
+from typing import Any, Final
 
 import torch
 
 from zts.clock import monotonic
 from zts.workers.torch_handler import model_files
-from zts.workers.ts_compat.names import load_label_mapping
+from zts.workers.torch_handler.model_files import setup_ort_session
+from zts.workers.ts_compat.names import check_valid_pt2_backend, list_classes_from_module, load_label_mapping
 from zts.workers.ts_compat.timer import timed
+from zts.workers.worker_log import log
 
-__all__ = ["BaseHandler", "payload_of"]
+__all__ = [
+    "IPEX_AVAILABLE",
+    "ONNX_AVAILABLE",
+    "PROFILER_AVAILABLE",
+    "PT2_AVAILABLE",
+    "PT230_AVAILABLE",
+    "XLA_AVAILABLE",
+    "BaseHandler",
+    "check_valid_pt2_backend",
+    "list_classes_from_module",
+    "load_label_mapping",
+    "logger",
+    "payload_of",
+    "setup_ort_session",
+    "timed",
+]
 
-log = logging.getLogger("zts.worker")
+
+logger: Final = logging.getLogger("ts.torch_handler.base_handler")
 
 
-class BaseHandler:
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+# What handlers ask before they use it. torch.compile, torch.export and the profiler are in every torch that zts takes.
+PT2_AVAILABLE: Final = True
+PT230_AVAILABLE: Final = True
+PROFILER_AVAILABLE: Final = True
+ONNX_AVAILABLE: Final = _is_installed("onnxruntime")
+XLA_AVAILABLE: Final = _is_installed("torch_xla")
+IPEX_AVAILABLE: Final = os.environ.get("TS_IPEX_ENABLE") == "true" and _is_installed("intel_extension_for_pytorch")
+
+
+class BaseHandler(ABC):  # noqa: B024  # as there: a class of its own for isinstance, nothing abstract
     """Serve a model whose input is what ``torch.as_tensor`` takes and whose output is a tensor.
 
     Attributes:
@@ -170,7 +206,7 @@ class BaseHandler:
             model.eval()
             return model
         if path and path.endswith(".onnx"):
-            return model_files.load_onnx(path, self.device)
+            return setup_ort_session(path, self.map_location)
         if path and path.endswith(".pt2"):
             return model_files.load_aot_package(path, self.device)
         if path and path.endswith(".so") and self._use_torch_export_aot_compile():

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from zts.workers.torch_handler.image_classifier import ImageClassifier
+import logging
+from typing import Final
 
-__all__ = ["DenseNetHandler"]
+from zts.workers.torch_handler.image_classifier import ImageClassifier
+from zts.workers.ts_compat.names import list_classes_from_module
+
+__all__ = ["DenseNetHandler", "list_classes_from_module", "logger"]
+
+logger: Final = logging.getLogger("ts.torch_handler.densenet_handler")
 
 
 class DenseNetHandler(ImageClassifier):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import os
 import pickle
 import sys
@@ -16,6 +15,7 @@ import torch
 
 from zts.workers.entry_points import classes_of
 from zts.workers.ts_compat.names import check_valid_pt2_backend
+from zts.workers.worker_log import log
 
 __all__ = [
     "choose_device",
@@ -23,12 +23,10 @@ __all__ = [
     "load_aot",
     "load_aot_package",
     "load_eager",
-    "load_onnx",
     "load_torchscript",
     "run_onnx",
+    "setup_ort_session",
 ]
-
-log = logging.getLogger("zts.worker")
 
 
 def choose_device(gpu_id: int | str | None) -> torch.device:
@@ -80,15 +78,22 @@ def load_torchscript(path: str, map_location: Any) -> Any:
         ) from exc
 
 
-def load_onnx(path: str, device: torch.device) -> Any:
-    """Return an onnxruntime session for ``path``; needs the package onnxruntime."""
+def setup_ort_session(model_pt_path: str, map_location: Any) -> Any:
+    """Return an onnxruntime session for a file; needs the package onnxruntime.
+
+    Args:
+        model_pt_path: The ONNX file.
+        map_location: Where to compute: ``cpu`` or ``cuda``.
+    """
     import onnxruntime
 
-    providers = ["CUDAExecutionProvider"] if device.type == "cuda" else []
+    providers = ["CUDAExecutionProvider"] if str(map_location).startswith("cuda") else []
     options = onnxruntime.SessionOptions()
     # This worker's share of the cores, not all of them as TorchServe takes: workers would fight over them.
     options.intra_op_num_threads = torch.get_num_threads()
-    return onnxruntime.InferenceSession(path, providers=[*providers, "CPUExecutionProvider"], sess_options=options)
+    return onnxruntime.InferenceSession(
+        model_pt_path, providers=[*providers, "CPUExecutionProvider"], sess_options=options
+    )
 
 
 def load_aot(path: str, device: torch.device) -> Any:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, Final
 
 import torch
 
-from zts.workers.torch_handler.text_handler import TextHandler, cleaned, ngrams
+from zts.workers.torch_handler.text_handler import TextHandler, cleaned, ngrams_iterator
 from zts.workers.ts_compat.names import map_class_to_label
 from zts.workers.ts_compat.timer import timed
 
-__all__ = ["TextClassifier"]
+__all__ = ["TextClassifier", "TextHandler", "logger", "map_class_to_label", "ngrams_iterator"]
+
+logger: Final = logging.getLogger("ts.torch_handler.text_classifier")
 
 
 class TextClassifier(TextHandler):
@@ -25,7 +28,7 @@ class TextClassifier(TextHandler):
         offsets: list[int] = []
         for row in data:
             offsets.append(len(indexes))
-            indexes.extend(self.index_of(run) for run in ngrams(cleaned(self.text_of(row)), self.ngrams))
+            indexes.extend(self.index_of(run) for run in ngrams_iterator(cleaned(self.text_of(row)), self.ngrams))
         return (
             torch.tensor(indexes, dtype=torch.int64, device=self.device),
             torch.tensor(offsets, dtype=torch.int64, device=self.device),
@@ -42,7 +45,7 @@ class TextClassifier(TextHandler):
         """Return the probability of each class by label."""
         return map_class_to_label(torch.softmax(data, dim=1).tolist(), self.mapping)
 
-    def get_insights(self, text_preprocess: Any, inputs: Any, target: Any = 0) -> list[dict[str, Any]]:
+    def get_insights(self, text_preprocess: Any, _: Any, target: Any = 0) -> list[dict[str, Any]]:
         """Return each word's importance for class ``target``; needs the package captum."""
         from captum.attr import LayerIntegratedGradients
 
@@ -55,5 +58,5 @@ class TextClassifier(TextHandler):
         gradients = method.attribute(
             indexes, reference, additional_forward_args=(offsets,), target=target, return_convergence_delta=False
         )
-        words = cleaned(self.text_of({"body": inputs}))
+        words = cleaned(self.text_of({"body": _}))
         return [{"importances": self.summarize_attributions(gradients).tolist(), "words": words}]

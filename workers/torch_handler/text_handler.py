@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
@@ -13,42 +14,30 @@ import torch
 
 from zts.workers.answers import PredictionException
 from zts.workers.torch_handler.base_handler import BaseHandler
+from zts.workers.ts_compat.contractions import CONTRACTION_MAP
 from zts.workers.ts_compat.names import CLEANUP_REGEX
+from zts.workers.ts_compat.text_utils import get_tokenizer, ngrams_iterator
 
-__all__ = ["TextHandler", "cleaned", "expanded", "ngrams", "without_accents"]
+__all__ = [
+    "CLEANUP_REGEX",
+    "CONTRACTIONS_PATTERN",
+    "CONTRACTION_MAP",
+    "TextHandler",
+    "cleaned",
+    "expanded",
+    "get_tokenizer",
+    "logger",
+    "ngrams_iterator",
+    "without_accents",
+]
 
+logger: Final = logging.getLogger("ts.torch_handler.text_handler")
 _WORD: Final = re.compile(r"[a-z]*(?:'[a-z]+)+", re.IGNORECASE)
-# What these words become, as with TorchServe; other apostrophes are dropped ("John's" becomes "Johns").
-_WHOLE: Final = {
-    "ain't": "as not",
-    "can't": "cannot",
-    "'cause": "because",
-    "how'd": "how did",
-    "let's": "let us",
-    "ma'am": "madam",
-    "o'clock": "of the clock",
-    "sha'n't": "shall not",
-    "shan't": "shall not",
-    "so's": "so as",
-    "where'd": "where did",
-    "won't": "will not",
-    "y'all": "you all",
-}
-_ENDINGS: Final = {
-    "n't": (
-        " not",
-        "are could did does do had has have is may might must need ought should was were would",
-    ),
-    "'d": (" would", "he i it she that there they we you"),
-    "'ll": (" will", "he how i it she they we what who you"),
-    "'m": (" am", "i"),
-    "'re": (" are", "they we what you"),
-    "'s": (" is", "he how it she that there what when where who why"),
-    "'ve": (" have", "could i might must should so they to we what when where who why will would you"),
-}
-_EXPANDED: Final = {
-    **{stem + ending: stem + text for ending, (text, stems) in _ENDINGS.items() for stem in stems.split()},
-    **_WHOLE,
+CONTRACTIONS_PATTERN: Final = re.compile("|".join(map(re.escape, CONTRACTION_MAP)), re.IGNORECASE | re.DOTALL)
+# Several contractions in one word are written out from the left, and a word keeps its first letter; so "ain't" becomes
+# "as not", as with TorchServe. Other apostrophes are dropped ("John's" becomes "Johns").
+_EXPANDED: Final = {"sha'n't": "shall not", "'cause": "because"} | {
+    word: word[0] + text[1:] for word, text in CONTRACTION_MAP.items() if word.count("'") == 1 and word[0] != "'"
 }
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
@@ -63,6 +52,9 @@ class TextHandler(BaseHandler):
     def __init__(self) -> None:
         super().__init__()
         self.source_vocab: Any = None
+        self.tokenizer: Any = get_tokenizer("basic_english")
+        self.input_text: Any = None
+        self.lig: Any = None
 
     def initialize(self, context: Any) -> None:
         """Load the model and the vocabulary.
@@ -72,37 +64,37 @@ class TextHandler(BaseHandler):
             ModuleNotFoundError: If it is an object of torchtext and that is not installed.
         """
         super().initialize(context)
-        name = (self.manifest or {}).get("model", {}).get("sourceVocab") or "source_vocab.pt"
-        path = os.path.join(context.system_properties["model_dir"], name)
+        self.source_vocab = _load_vocabulary(self.get_source_vocab_path(context))
+
+    def get_source_vocab_path(self, ctx: Any) -> str:
+        """Return the path of the vocabulary.
+
+        Raises:
+            RuntimeError: If it is not in the archive.
+        """
+        name = (ctx.manifest or {}).get("model", {}).get("sourceVocab") or "source_vocab.pt"
+        path = os.path.join(ctx.system_properties["model_dir"], name)
         if not os.path.isfile(path):
             raise RuntimeError(f"Missing the source_vocab file: {name!r} is not in the archive")
-        self.source_vocab = _load_vocabulary(path)
+        return path
 
-    def get_source_vocab_path(self, context: Any) -> str:
-        """Return the path of the vocabulary."""
-        return os.path.join(context.system_properties["model_dir"], "source_vocab.pt")
-
-    @staticmethod
-    def _expand_contractions(text: str) -> str:
+    def _expand_contractions(self, text: str) -> str:
         return expanded(text)
 
-    @staticmethod
-    def _remove_accented_characters(text: str) -> str:
+    def _remove_accented_characters(self, text: str) -> str:
         return without_accents(text)
 
-    @staticmethod
-    def _remove_html_tags(text: str) -> str:
+    def _remove_html_tags(self, text: str) -> str:
         return CLEANUP_REGEX.sub("", text)
 
-    @staticmethod
-    def _remove_punctuation(text: str) -> str:
+    def _remove_punctuation(self, text: str) -> str:
         return text.translate(_NO_PUNCTUATION)
 
     _remove_puncutation = _remove_punctuation  # TorchServe's older spelling
 
-    @staticmethod
-    def _tokenize(text: str) -> list[str]:
-        return re.findall(r"[^\s']+|'", text)
+    def _tokenize(self, text: str) -> list[str]:
+        words: list[str] = self.tokenizer(text)
+        return words
 
     def get_word_token(self, input_tokens: Any) -> list[str]:
         """Return the tokens one by one, without the mark that some tokenizers put before a word."""
@@ -169,16 +161,6 @@ def _expanded_word(word: str) -> str:
         known = _EXPANDED.get(head) if "'" in head else None
         result = known + " have" if known and tail == "ve" else word.replace("'", "")
     return result[:1].upper() + result[1:] if word[:1].isupper() else result
-
-
-def ngrams(words: list[str], longest: int) -> list[str]:
-    """Return the words, then all runs of 2 … ``longest`` neighbours joined by a blank.
-
-    >>> ngrams(["a", "b", "c"], 2)
-    ['a', 'b', 'c', 'a b', 'b c']
-    """
-    runs = [" ".join(words[at : at + n]) for n in range(2, longest + 1) for at in range(len(words) - n + 1)]
-    return [*words, *runs]
 
 
 def _load_vocabulary(path: str) -> Any:

@@ -1,44 +1,62 @@
-"""``ts.metrics.metric_cache_errors`` and ``ts.metrics.caching_metric``: the metric classes under TorchServe's names."""
+"""The metric classes under TorchServe's names: what the modules below ``ts.metrics`` hold, but for the older ones."""
 
 from __future__ import annotations
 
+import logging
+from typing import Final
+
 import yaml
 
-from zts.workers.metrics import (
+from zts.workers.metric import (
+    Dimension,
     Metric,
-    Metrics,
+    MetricAbstract,
     MetricsCacheKeyError,
     MetricsCacheTypeError,
     MetricsCacheValueError,
     MetricTypes,
 )
-from zts.workers.ts_compat.old_metrics import MetricsCacheYamlImpl
+from zts.workers.metric_cache import MetricCacheAbstract
+from zts.workers.ts_compat.units import MetricUnit, Units
 
 __all__ = [
     "CachingMetric",
+    "Dimension",
     "GeneralMetricsCacheError",
     "MetricAbstract",
+    "MetricCacheAbstract",
     "MetricTypes",
-    "MetricsCacheAbstract",
+    "MetricUnit",
     "MetricsCacheIOError",
     "MetricsCacheKeyError",
     "MetricsCachePyYamlError",
     "MetricsCacheTypeError",
     "MetricsCacheValueError",
-    "MetricsCacheYamlImpl",
+    "Units",
+    "logger",
 ]
 
-CachingMetric = MetricAbstract = Metric
-MetricsCacheAbstract = Metrics
+logger: Final = logging.getLogger("ts.metrics.caching_metric")
+
+CachingMetric = Metric
 
 
 class GeneralMetricsCacheError(Exception):
     """A metric could not be kept."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 class MetricsCacheIOError(OSError):
     """The file of metric definitions cannot be read."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 class MetricsCachePyYamlError(yaml.YAMLError):
     """The file of metric definitions is no YAML."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)

@@ -8,9 +8,11 @@ from typing import Any, Final
 
 from zts.clock import monotonic
 
-__all__ = ["MicroBatching"]
+__all__ = ["HANDLER_METHODS", "PROFILER_AVAILABLE", "MicroBatching"]
 
-_STAGES: Final = ("preprocess", "inference", "postprocess")
+HANDLER_METHODS: Final = ["preprocess", "inference", "postprocess"]
+# Whether torch has a profiler: always, in the versions that zts runs with.
+PROFILER_AVAILABLE: Final = True
 
 
 class MicroBatching:
@@ -44,11 +46,11 @@ class MicroBatching:
 
     @parallelism.setter
     def parallelism(self, wanted: dict[str, int]) -> None:
-        unknown = set(wanted) - set(_STAGES)
+        unknown = set(wanted) - set(HANDLER_METHODS)
         if unknown:
-            raise ValueError(f"{min(unknown)!r} is no stage; there are {', '.join(_STAGES)}")
+            raise ValueError(f"{min(unknown)!r} is no stage; there are {', '.join(HANDLER_METHODS)}")
         self.shutdown()
-        self._parallelism = {stage: max(1, int(wanted.get(stage, 1))) for stage in _STAGES}
+        self._parallelism = {stage: max(1, int(wanted.get(stage, 1))) for stage in HANDLER_METHODS}
 
     def get_micro_batch_idx(self) -> int | None:
         """Return which part (from 0) the stage that runs in this thread works on; None outside of a stage."""
@@ -76,7 +78,7 @@ class MicroBatching:
         Raises:
             Exception: What a stage raised for the first part that failed.
         """
-        for stage in _STAGES:
+        for stage in HANDLER_METHODS:
             if stage not in self._pools:
                 self._pools[stage] = ThreadPoolExecutor(self._parallelism[stage], thread_name_prefix=f"zts-{stage}")
         step = self.micro_batch_size
@@ -94,10 +96,10 @@ class MicroBatching:
         done: Future[Any] = Future()
 
         def advance(value: Any, stage_number: int) -> None:
-            if stage_number == len(_STAGES):
+            if stage_number == len(HANDLER_METHODS):
                 done.set_result(value)
                 return
-            stage = _STAGES[stage_number]
+            stage = HANDLER_METHODS[stage_number]
             running = self._pools[stage].submit(self._run_stage, stage, part, value)
             running.add_done_callback(lambda future: finished(future, stage_number))
 

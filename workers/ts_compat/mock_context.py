@@ -7,8 +7,9 @@ from typing import Any
 
 from zts.workers.metrics import Metrics
 from zts.workers.ts_compat.names import get_yaml_config
+from zts.workers.ts_compat.old_metrics import MetricsStore
 
-__all__ = ["MockContext"]
+__all__ = ["MetricsStore", "MockContext", "get_yaml_config"]
 
 
 class MockContext:
@@ -44,9 +45,9 @@ class MockContext:
         self.model_yaml_config: dict[str, Any] = _yaml(str(model_dir), model_yaml_config_file)
         self.model_name = model_name
 
-    def get_request_header(self, idx: int, key: str) -> Any:
+    def get_request_header(self, idx: int, exp: str) -> Any:
         """Return whether an explanation is asked for; False for every other header."""
-        return self.explain if key == "explain" and idx == 0 else False
+        return self.explain if exp == "explain" and idx == 0 else False
 
 
 def _yaml(model_dir: str, file: str | Path | None) -> dict[str, Any]:

@@ -10,10 +10,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from zts.errors import DownloadFailed
+from zts.workers.import_path import TS_FOLDER
 
-__all__ = ["copy_files", "download_model"]
+__all__ = ["REPO_DIR", "copy_files", "download_model"]
+
+# The folder that holds the package ``ts``.
+REPO_DIR: Final = Path(TS_FOLDER)
 
 _SILENCE_S = 60.0
 

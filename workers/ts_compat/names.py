@@ -17,6 +17,7 @@ import yaml
 
 from zts.workers.answers import PredictionException
 from zts.workers.entry_points import classes_of
+from zts.workers.worker_log import log
 
 __all__ = [
     "CLEANUP_REGEX",
@@ -27,13 +28,15 @@ __all__ = [
     "get_yaml_config",
     "list_classes_from_module",
     "load_label_mapping",
+    "logger",
     "map_class_to_label",
 ]
 
-log = logging.getLogger("zts.worker")
 
-# Whatever is no part of words: used to clean text before it is cut into tokens.
-CLEANUP_REGEX: Final = re.compile("<.*?>")
+logger: Final = logging.getLogger("ts.utils.util")
+
+# HTML's tags and characters by name or number: used to clean text before it is cut into tokens.
+CLEANUP_REGEX: Final = re.compile(r"<.*?>|&([a-z0-9]+|#[0-9]{1,6}|#x[0-9a-f]{1,6});")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

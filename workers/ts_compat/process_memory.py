@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import Any, Final
 
 import psutil
 
 __all__ = ["check_process_mem_usage", "get_cpu_usage"]
+
+_log: Final = logging.getLogger("ts.metrics.process_memory_metric")
 
 
 def get_cpu_usage(pid: str | int) -> int:
@@ -18,6 +21,9 @@ def get_cpu_usage(pid: str | int) -> int:
 
 
 def check_process_mem_usage(stdin: Any) -> list[str]:
-    """Return ``pid:bytes`` for each process id in a comma-separated line: of a stream, or given as text."""
+    """Return, and log, ``pid:bytes`` for each process id in a comma-separated line: of a stream, or given as text."""
     text = stdin if isinstance(stdin, str) else stdin.readline()
-    return [f"{pid}:{get_cpu_usage(pid)}" for pid in text.strip().split(",") if pid]
+    lines = [f"{pid}:{get_cpu_usage(pid)}" for pid in text.strip().split(",") if pid]
+    for line in lines:
+        _log.info("%s", line)
+    return lines

@@ -1,17 +1,15 @@
-"""``ts.handler_utils.utils``: answers sent ahead, and classes by name."""
+"""Answers sent ahead, and classes by name; handlers find them in ``ts.handler_utils.utils``."""
 
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 from typing import Any
 
 from zts.workers.context import Context
+from zts.workers.worker_log import log
 
 __all__ = ["import_class", "send_intermediate_predict_response"]
-
-log = logging.getLogger("zts.worker")
 
 
 def send_intermediate_predict_response(

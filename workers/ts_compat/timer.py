@@ -14,25 +14,25 @@ __all__ = ["timed"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def timed(function: _Function) -> _Function:
+def timed(func: _Function) -> _Function:
     """Record a stage's time in ms as a metric, where model-config.yaml says ``handler: {profile: true}``.
 
     For methods of handlers that have ``context`` (or ``model_yaml_config``). On a GPU the stage is waited for, so
     that its own work is measured.
     """
 
-    @functools.wraps(function)
+    @functools.wraps(func)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         context = getattr(self, "context", None)
         if context is None or not _is_profiled(self, context):
-            return function(self, *args, **kwargs)
+            return func(self, *args, **kwargs)
         started = monotonic()
-        result = function(self, *args, **kwargs)
+        result = func(self, *args, **kwargs)
         torch = sys.modules.get("torch")
         if torch is not None and str(getattr(self, "device", "cpu")).startswith("cuda"):
             torch.cuda.synchronize()
         elapsed_ms = (monotonic() - started) * 1000
-        context.metrics.add_time(f"ts_handler_{function.__name__}", elapsed_ms)
+        context.metrics.add_time(f"ts_handler_{func.__name__}", elapsed_ms)
         return result
 
     return call  # type: ignore[return-value]

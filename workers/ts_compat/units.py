@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["Units"]
+from typing import Final
+
+from zts.metrics.lines import expanded_unit
+
+__all__ = ["MetricUnit", "Units"]
+
+_WORDS: Final = ("ms", "s", "percent", "count", "MB", "GB", "kB", "B", "")
 
 
 class Units:
     """Holds ``units``, a mapping from the words that handlers use to those in the metrics."""
 
     def __init__(self) -> None:
-        self.units: dict[str | None, str] = {
-            "ms": "Milliseconds",
-            "s": "Seconds",
-            "percent": "Percent",
-            "count": "Count",
-            "MB": "Megabytes",
-            "GB": "Gigabytes",
-            "kB": "Kilobytes",
-            "B": "Bytes",
-            "": "unit",
-            None: "unit",
-        }
+        written_out: dict[str | None, str] = {word: expanded_unit(word) for word in _WORDS}
+        self.units = written_out | {None: expanded_unit("")}
+
+
+# The one that the metrics' modules share.
+MetricUnit: Final = Units()

@@ -1,5 +1,10 @@
 """``ts.version``: the TorchServe version whose names these are."""
 
-from zts.workers.context import SERVER_VERSION as __version__
+import os
 
-__all__ = ["__version__"]
+from zts.workers.context import SERVER_VERSION as __version__
+from zts.workers.import_path import TS_FOLDER
+
+__all__ = ["__version__", "version_path"]
+
+version_path = os.path.join(TS_FOLDER, "ts", "version.txt")

@@ -68,7 +68,9 @@ def visible(rig: Rig) -> dict[str, Any]:
         "models": [
             (name, list(model["versions"].items()), model["default"]) for name, model in snapshot["models"].items()
         ],
-        "workers": [(slot["worker_id"], spec["name"], spec["version"]) for slot, spec in zip(slots, specs, strict=True)],
+        "workers": [
+            (slot["worker_id"], spec["name"], spec["version"]) for slot, spec in zip(slots, specs, strict=True)
+        ],
         "journal": (journal["models"], list(journal["defaults"].items()), journal["next_worker_id"]),
         "events": [detail for detail in events if detail.get("event") in ("registered", "default")],
         "list": rig.answer("models.list").body,

@@ -73,7 +73,7 @@ def test_environment_is_the_agents_without_what_is_hidden_plus_torchserves() -> 
     assert env == {
         "AWS": "a",
         "HOME": "/h",
-        "PYTHONPATH": "pkg:/lib:/d/m",
+        "PYTHONPATH": "/lib",
         "TS_DECODE_INPUT_REQUEST": "true",
         "TS_IPEX_ENABLE": "false",
         "TS_IPEX_GPU_ENABLE": "false",
@@ -99,7 +99,7 @@ def test_hidden_variables_need_a_regular_expression() -> None:
 
 def test_command_line_shows_role_model_and_slot() -> None:
     words = worker_command(options())[1:]
-    assert " ".join(words) == "-m zts worker --model-name m --model-version 1.0 --worker-id 9000"
+    assert " ".join(words) == "-P -m zts worker --model-name m --model-version 1.0 --worker-id 9000"
 
 
 @pytest.mark.parametrize(
