@@ -49,6 +49,7 @@ __all__ = [
     "SendGoodbye",
     "SendOutcomes",
     "StateReported",
+    "StoodStill",
     "StopAsked",
     "Tell",
     "TickEnded",
@@ -165,6 +166,13 @@ class DrainAsked:
 
 
 # ---------------------------------------------------------------- events for PresenceCore
+
+
+@dataclass(frozen=True, slots=True)
+class StoodStill:
+    """This process did not run for so long: it was stopped, or something held the GIL. Nobody can be heard then."""
+
+    for_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +311,7 @@ Event: TypeAlias = (
     | BrokerChanged
     | DrainAsked
     | BrokerHeard
+    | StoodStill
     | StopAsked
     | ParentGone
     | StateReported
