@@ -34,6 +34,8 @@ _FLUSH_MS: Final = 1000
 _MAX_DRAINED: Final = 100  # messages of one wake-up
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _PARENT_LOOK_S: Final = 1.0
+# A thread that wakes so long after it wanted to did not run; on a busy host some lateness is ordinary.
+_STILL_S: Final = 1.0
 
 
 def say(text: str) -> None:
@@ -55,11 +57,16 @@ def _rss_bytes() -> int:
 class Board:
     """What the compute thread shows the control thread: single attributes, written by one side only."""
 
-    __slots__ = ("batches", "running_since")
+    __slots__ = ("batches", "begun", "running_since")
 
     def __init__(self) -> None:
-        self.batches = 0  # handler calls that ended
+        self.begun = 0  # handler calls
+        self.batches = 0  # those of them that ended
         self.running_since = 0.0  # monotonic seconds; 0: none runs
+
+    def is_running(self) -> bool:
+        """Return whether the handler is at work."""
+        return self.begun != self.batches
 
 
 class Inbox:
@@ -117,6 +124,7 @@ class ControlThread:
             heartbeat_s=options.heartbeat_s,
             orphan_timeout_s=options.orphan_timeout_s if options.parent_pid else 0.0,
             drain_timeout_s=options.drain_timeout_s,
+            is_running=board.is_running,
         )
         # What could not be sent yet, oldest first; the flag: a later HELLO says the same.
         self._unsent: list[tuple[list[m.Body], bool]] = []
@@ -166,14 +174,16 @@ class ControlThread:
         while True:
             # Asking for POLLOUT all the time would spin.
             poller.register(socket, zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN)
-            wait_s = self._core.next_deadline() - monotonic()
+            due = self._core.next_deadline()
             if self._options.parent_pid:
-                wait_s = min(wait_s, _PARENT_LOOK_S)
-            poller.poll(max(0, int(wait_s * 1000) + 1))
+                due = min(due, monotonic() + _PARENT_LOOK_S)
+            poller.poll(max(0, int((due - monotonic()) * 1000) + 1))
+            late_s = monotonic() - due
             self._flush(socket)
-            events = [*self._signals(), *self._parent(), *self._receive(socket), *self.inbox.take(), e.TickEnded()]
+            still = [e.StoodStill(late_s)] if late_s > _STILL_S else []
+            heard = [*self._signals(), *self._parent(), *self._receive(socket), *self.inbox.take()]
             now = monotonic()
-            for event in events:
+            for event in (*still, *heard, e.TickEnded()):
                 for action in self._core.handle(event, now):
                     if isinstance(action, e.Exit):
                         say(action.reason)

@@ -50,6 +50,7 @@ __all__ = [
     "SendGoodbye",
     "SendOutcomes",
     "StateReported",
+    "StoodStill",
     "StopAsked",
     "Tell",
     "TickEnded",
@@ -169,6 +170,13 @@ class DrainAsked:
 
 
 # ---------------------------------------------------------------- events for PresenceCore
+
+
+@dataclass(frozen=True, slots=True)
+class StoodStill:
+    """This process did not run for so long: it was stopped, or something held the GIL. Nobody can be heard then."""
+
+    for_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +315,7 @@ Event: TypeAlias = (
     | BrokerChanged
     | DrainAsked
     | BrokerHeard
+    | StoodStill
     | StopAsked
     | ParentGone
     | StateReported

@@ -178,6 +178,7 @@ class ComputeLoop:
 
     def _run_batch(self, service: Service, action: e.RunBatch) -> e.BatchFinished:
         board = self._board
+        board.begun += 1
         board.running_since = monotonic()
         try:
             return run_batch(service, action.items, self._emit)
@@ -189,6 +190,7 @@ class ComputeLoop:
         """Let an async handler begin with these items; what it answers comes through the inbox."""
         inbox, board, started = self._inbox, self._board, monotonic()
         items, generation = action.items, action.generation
+        board.begun += 1
 
         def done(results: Sequence[m.Result]) -> None:
             board.batches += 1

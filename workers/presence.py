@@ -18,6 +18,8 @@ __all__ = ["PresenceCore"]
 
 _SILENT_BEATS: Final = 3
 _SILENT_MIN_S: Final = 3.0
+# How often a process that would leave looks whether its handler is still at work.
+_BUSY_LOOK_S: Final = 1.0
 
 
 class PresenceCore:
@@ -26,14 +28,25 @@ class PresenceCore:
     Args:
         now: The time at which the process started.
         heartbeat_s: Pause between beats; the broker's WELCOME may ask for a shorter one.
-        orphan_timeout_s: Exit when no broker was heard for so long; 0: never.
+        orphan_timeout_s: Exit when no broker was heard for so long and nothing loads or runs; 0: never.
         drain_timeout_s: Exit so long after the first StopAsked, whatever still runs.
+        is_running: Tells whether the handler is at work.
     """
 
-    def __init__(self, *, now: float, heartbeat_s: float, orphan_timeout_s: float, drain_timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        now: float,
+        heartbeat_s: float,
+        orphan_timeout_s: float,
+        drain_timeout_s: float,
+        is_running: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._heartbeat_s = heartbeat_s
         self._orphan_timeout_s = orphan_timeout_s
         self._drain_timeout_s = drain_timeout_s
+        self._is_running = is_running
+        self._orphan_look_at = now
         self.state = WorkerState.LOADING
         self._broker_id: str | None = None
         self._heard_at = now
@@ -57,12 +70,16 @@ class PresenceCore:
         due = [self._heard_at + self._silent_after_s] if self._beat_at is not None else []
         due += [at for at in (self._hello_at, self._beat_at, self._drain_deadline) if at is not None]
         if self._orphan_timeout_s:
-            due.append(self._heard_at + self._orphan_timeout_s)
+            due.append(self._orphan_at)
         return min(due)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state for tests and logs."""
         return {"state": self.state.value, "broker_id": self._broker_id, "welcomed": self._beat_at is not None}
+
+    @property
+    def _orphan_at(self) -> float:
+        return max(self._heard_at + self._orphan_timeout_s, self._orphan_look_at)
 
     @property
     def _silent_after_s(self) -> float:
@@ -87,6 +104,10 @@ class PresenceCore:
         self._heard_at = now
         if event.broker_id != self._broker_id and self._beat_at is not None:
             return [self._hello(now)]
+        return []
+
+    def _on_stood_still(self, event: e.StoodStill, now: float) -> list[e.Action]:
+        self._heard_at = min(now, self._heard_at + event.for_s)
         return []
 
     def _on_hello_asked(self, event: e.HelloAsked, now: float) -> list[e.Action]:
@@ -140,9 +161,11 @@ class PresenceCore:
             self._closed = True
             reason = f"not drained after {self._drain_timeout_s:g} s"
             return [e.SendGoodbye(reason), e.Exit(e.EXIT_DRAIN_LIMIT, reason)]
-        if self._orphan_timeout_s and now >= self._heard_at + self._orphan_timeout_s:
-            self._closed = True
-            return [e.Exit(e.EXIT_ORPHAN, f"no broker for {self._orphan_timeout_s:g} s")]
+        if self._orphan_timeout_s and now >= self._orphan_at:
+            if self.state is not WorkerState.LOADING and not self._is_running():
+                self._closed = True
+                return [e.Exit(e.EXIT_ORPHAN, f"no broker for {self._orphan_timeout_s:g} s")]
+            self._orphan_look_at = now + _BUSY_LOOK_S
         if self._beat_at is not None and now >= self._heard_at + self._silent_after_s:
             self._beat_at, self._hello_at = None, now
         if self._hello_at is not None and now >= self._hello_at:
@@ -158,6 +181,7 @@ _Handler: TypeAlias = Callable[[Any, Any, float], list[e.Action]]
 _PRESENCE: dict[type, _Handler] = {
     e.Welcomed: PresenceCore._on_welcomed,
     e.BrokerHeard: PresenceCore._on_broker_heard,
+    e.StoodStill: PresenceCore._on_stood_still,
     e.HelloAsked: PresenceCore._on_hello_asked,
     e.Refused: PresenceCore._on_refused,
     e.StopAsked: PresenceCore._on_stop_asked,

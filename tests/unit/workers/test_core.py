@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zts.lifecycle import WorkerEvent
@@ -9,6 +11,7 @@ from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers import events as e
 from zts.workers.batching import BatchWindow
+from zts.workers.control import Board
 from zts.workers.core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, Held
 from zts.workers.presence import PresenceCore
 
@@ -267,20 +270,20 @@ def test_a_fence_of_another_epoch_is_counted() -> None:
 # ---------------------------------------------------------------- presence
 
 
-def present(**more: float) -> PresenceCore:
+def present(**more: Any) -> PresenceCore:
     times = {"heartbeat_s": 1.0, "orphan_timeout_s": 60.0, "drain_timeout_s": 30.0, **more}
     core = PresenceCore(now=0.0, **times)
     assert feed(core, (TICK, 0.0)) == [e.SayHello()]
     return core
 
 
-def welcomed(**more: float) -> PresenceCore:
+def welcomed(**more: Any) -> PresenceCore:
     core = present(**more)
     assert feed(core, (e.Welcomed("b1"), 0.1)) == [e.Tell(e.BrokerChanged("b1"))]
     return core
 
 
-def loaded(**more: float) -> PresenceCore:
+def loaded(**more: Any) -> PresenceCore:
     core = welcomed(**more)
     assert feed(core, (e.StateReported(WorkerEvent.LOADED, "model loaded"), 0.2)) == [LOADED]
     return core
@@ -324,6 +327,35 @@ def test_a_worker_without_a_broker_ends_after_the_orphan_timeout() -> None:
 
 def test_without_an_orphan_timeout_it_waits_for_ever() -> None:
     assert feed(present(orphan_timeout_s=0.0), (TICK, 1e6)) == [e.SayHello()]
+
+
+def test_a_model_may_load_for_long_without_a_broker() -> None:
+    core = welcomed(orphan_timeout_s=5.0)
+    ticks = [(TICK, float(now)) for now in range(1, 600)]
+    assert not [action for action in feed(core, *ticks) if isinstance(action, e.Exit)]
+    assert core.next_deadline() > 599.0  # and it does not spin meanwhile
+    feed(core, (e.StateReported(WorkerEvent.LOADED, "model loaded"), 600.0))
+    assert feed(core, (TICK, 601.0)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 5 s")]
+
+
+def test_a_batch_that_runs_is_finished_before_a_worker_without_a_broker_ends() -> None:
+    board = Board()
+    core = loaded(orphan_timeout_s=5.0, is_running=board.is_running)
+    board.begun = 1
+    ticks = [(TICK, float(now)) for now in range(1, 600)]
+    assert not [action for action in feed(core, *ticks) if isinstance(action, e.Exit)]
+    assert core.next_deadline() > 599.0
+    board.batches = 1
+    assert feed(core, (TICK, 601.0)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 5 s")]
+
+
+def test_a_broker_is_not_silent_for_the_time_in_which_this_process_stood_still() -> None:
+    core = loaded(orphan_timeout_s=60.0)
+    feed(core, (TICK, 1.2), (e.BrokerHeard("b1"), 1.3))
+    # Stopped for two minutes; the answers to its beats come a moment later.
+    assert feed(core, (e.StoodStill(119.0), 121.3), (TICK, 121.3)) == [e.SendBeat()]
+    assert feed(core, (e.BrokerHeard("b1"), 121.4), (TICK, 122.3)) == [e.SendBeat()]
+    assert feed(core, (TICK, 182.0)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 60 s")]
 
 
 def test_a_stop_while_loading_ends_the_process_at_once() -> None:
