@@ -49,6 +49,8 @@ class Case:
     # Regular expressions whose matches in the body are not compared.
     mask: tuple[str, ...] = ()
     timeout_s: float = 20.0
+    # TorchServe's answer is kept in tests/golden, for a test without Java.
+    is_recorded: bool = False
     # Plain HTTP even where the port wants TLS.
     plain: bool = False
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from conformance.case import Case
 from conformance.wire import Reply
 
-__all__ = ["Difference", "Names", "compare"]
+__all__ = ["Difference", "Names", "compare", "shown"]
 
 # Values that differ between any two servers, or any two starts of one.
 _MASKS: Final = (
@@ -57,6 +57,12 @@ class Names:
 def compare(case: Case, ts: Reply, zts: Reply, names: tuple[Names, Names]) -> list[Difference]:
     """Return every difference of two answers to ``case``; ``names`` of TorchServe and of zts."""
     return [Difference(case, *found) for found in _differences(case, ts, zts, names)]
+
+
+def shown(case: Case, reply: Reply, names: Names) -> str:
+    """Return the part of the body of ``reply`` that is compared."""
+    text = names.clean(_text(reply.body), case.mask)
+    return _printed(case.name, text) if case.rule == "printed" else text
 
 
 def _differences(case: Case, ts: Reply, zts: Reply, names: tuple[Names, Names]) -> Iterator[tuple[str, str, str]]:
@@ -113,9 +119,7 @@ def _bodies(case: Case, ts: Reply, zts: Reply, names: tuple[Names, Names]) -> It
         yield "chunks", repr(ts.chunks), repr(zts.chunks)
     if ts.body == zts.body:
         return
-    texts = [name.clean(_text(reply.body), case.mask) for name, reply in zip(names, (ts, zts), strict=True)]
-    if case.rule == "printed":
-        texts = [_printed(case.name, text) for text in texts]
+    texts = [shown(case, reply, name) for name, reply in zip(names, (ts, zts), strict=True)]
     if case.rule == "openapi":
         yield from _openapi(*texts)
     elif case.rule == "prometheus":

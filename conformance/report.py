@@ -21,6 +21,8 @@ class Results:
 
     rows: list[tuple[str, Case, list[Difference]]] = field(default_factory=list)
     failed_runs: dict[str, str] = field(default_factory=dict)
+    # What TorchServe answered, by case, as far as it is compared and alike on every host.
+    recorded: dict[str, str] = field(default_factory=dict)
 
     def add(self, run: str, case: Case, found: list[Difference]) -> None:
         """Remember what was found for ``case``."""

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 from conformance import archives, report
 from conformance.case import Case, Run
-from conformance.compare import Names, compare
+from conformance.compare import Names, compare, shown
 from conformance.requests import all_runs
 from conformance.servers import ROOT, Server, zts_command
 from conformance.wire import Reply, exchange, request_bytes
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report.text(results, show_explained=options.explained, complete=not (options.run or options.case)))
     if options.json:
         Path(options.json).write_text(report.as_json(results))
+    if options.record:
+        Path(options.record).write_text(json.dumps(results.recorded, indent=1, ensure_ascii=False) + "\n")
     return 1 if results.failed_runs or results.unexplained() else 0
 
 
@@ -62,6 +65,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", action="append", metavar="PATTERN", help="only these runs")
     parser.add_argument("--case", action="append", metavar="PATTERN", help="only these cases (waits stay in)")
     parser.add_argument("--json", metavar="FILE", help="write everything as JSON too")
+    parser.add_argument("--record", metavar="FILE", help="write TorchServe's answers to the cases that say so")
     parser.add_argument("--explained", action="store_true", help="show explained differences in full too")
     parser.add_argument("--temp", metavar="DIR", default="/tmp", help="where the servers' folders go (short)")
     parser.add_argument("--keep", action="store_true", help="keep the servers' folders and logs")
@@ -117,6 +121,8 @@ def _compare_run(run: Run, options: argparse.Namespace, folder: Path, store: Pat
                 replies = [_perform(server, case) for server in pair]
                 found = [d for ts, zts in zip(*replies, strict=True) for d in compare(case, ts, zts, names)]
                 results.add(run.name, case, found)
+                if case.is_recorded:
+                    results.recorded[case.name] = shown(case, replies[0][0], names[0])
         finally:
             for server in pair:
                 server.stop()

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -30,9 +31,10 @@ def set_up_output() -> None:
         _let_lines_out(name)
     # Python programs that the handler starts are not ours to prepare; their lines are to come as they are printed, too.
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     root = logging.getLogger()
-    set_up_worker_log(root.handlers[0] if root.handlers else None)
+    is_ours = not root.handlers
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    set_up_worker_log(root.handlers[0] if is_ours else None)
 
 
 def set_up_signals(on_stop: OnSignal, wakeup_fd: int, *, is_managed: bool) -> None:
@@ -50,15 +52,32 @@ def set_up_signals(on_stop: OnSignal, wakeup_fd: int, *, is_managed: bool) -> No
         signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # a shell starts what it puts in the background without it
     signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=lambda: _forget_signals(on_stop, on_interrupt, wakeup_fd))
+    _forget_signals_in_forks(on_stop, on_interrupt, wakeup_fd)
+
+
+def _forget_signals_in_forks(on_stop: OnSignal, on_interrupt: OnSignal, wakeup_fd: int) -> None:
+    """Give processes that the handler forks the signals' usual effects.
+
+    ``multiprocessing`` ends its processes with SIGTERM. With ours they would not end, and its number would reach this
+    worker through the pipe that both have. A signal that comes while a process begins waits until that is done.
+    """
+    masks = threading.local()  # of each thread that forks
+
+    def before() -> None:
+        masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    def in_child() -> None:
+        _forget_signals(on_stop, on_interrupt, wakeup_fd)
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.before)
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _forget_signals(on_stop: OnSignal, on_interrupt: OnSignal, wakeup_fd: int) -> None:
-    """Give a process that the handler forked the signals' usual effects; what the handler set itself stays.
-
-    ``multiprocessing`` ends its processes with SIGTERM. With ours they would not end, and its number would reach this
-    worker through the pipe that both have.
-    """
+    """Undo ``set_up_signals``; what the handler set itself stays."""
     if signal.getsignal(signal.SIGTERM) == on_stop:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) == on_interrupt:
@@ -91,9 +110,10 @@ def _let_lines_out(name: str) -> None:
     stream = getattr(sys, name)
     if not isinstance(stream, io.TextIOWrapper) or stream.write_through or stream is not getattr(sys, f"__{name}__"):
         return
-    encoding, errors = stream.encoding, stream.errors
-    raw = stream.detach().detach()
-    made = io.TextIOWrapper(_LineWriter(raw), encoding, errors, newline="\n", line_buffering=True)
+    stream.reconfigure(line_buffering=True)  # whoever has it already may go on with it
+    raw = io.FileIO(stream.fileno(), "wb", closefd=False)
+    raw.name = stream.name
+    made = io.TextIOWrapper(_LineWriter(raw), stream.encoding, stream.errors, newline="\n", line_buffering=True)
     made.mode = "w"  # type: ignore[misc]
     setattr(sys, name, made)
     setattr(sys, f"__{name}__", made)

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from zts.errors import ConfigError
@@ -29,13 +29,11 @@ from zts.workers.events import (
     EXIT_REFUSED,
 )
 from zts.workers.figures import Gpu, oom_kills
+from zts.workers.line_reader import LineReader
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 
 __all__ = ["Processes", "exit_reason", "worker_command", "worker_environment"]
 
-_READ_BYTES: Final = 65536
-# A line is logged whole; what is longer than this comes in pieces, so that no handler fills the agent's memory.
-_MAX_LINE_BYTES: Final = 8 << 20
 _KEPT_LINES: Final = 20
 _KEPT_CHARACTERS: Final = 1000  # of each
 # One environment string may have 128 KiB (MAX_ARG_STRLEN of the kernel).
@@ -138,47 +136,6 @@ def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str], was_as
     return text
 
 
-class _Stream:
-    """One pipe of a process, cut into lines: at line feeds, and at carriage returns as progress bars print them."""
-
-    def __init__(self, fd: int, name: str) -> None:
-        os.set_blocking(fd, False)
-        self.fd = fd
-        self.name = name
-        self.is_open = True
-        self._begun: list[bytes] = []  # the unfinished line, in pieces
-        self._begun_bytes = 0
-        self._ends_in_return = False  # the last line did; a line feed that follows belongs to it
-
-    def read(self) -> list[str]:
-        """Return the lines of one read; at the end of the pipe also the unfinished one."""
-        try:
-            data = os.read(self.fd, _READ_BYTES)
-        except BlockingIOError:
-            return []
-        except OSError:
-            data = b""
-        if not data:
-            self.is_open = False
-            return [self._take()] if self._begun else []
-        return list(self._cut(data))
-
-    def _cut(self, data: bytes) -> Iterator[str]:
-        if self._ends_in_return and data.startswith(b"\n"):
-            data = data[1:]
-        self._ends_in_return = data.endswith(b"\r")
-        for piece in data.splitlines(keepends=True):
-            self._begun.append(piece)
-            self._begun_bytes += len(piece)
-            if piece.endswith((b"\n", b"\r")) or self._begun_bytes >= _MAX_LINE_BYTES:
-                yield self._take()
-
-    def _take(self) -> str:
-        line = b"".join(self._begun).rstrip(b"\r\n")
-        self._begun, self._begun_bytes = [], 0
-        return line.decode("utf-8", "replace")
-
-
 class _Process:
     """One running worker process and what is known of it."""
 
@@ -192,8 +149,8 @@ class _Process:
         self.was_asked = False  # to leave
         self.last_lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self.streams = {
-            popen.stdout.fileno(): _Stream(popen.stdout.fileno(), "stdout"),
-            popen.stderr.fileno(): _Stream(popen.stderr.fileno(), "stderr"),
+            popen.stdout.fileno(): LineReader(popen.stdout.fileno(), "stdout"),
+            popen.stderr.fileno(): LineReader(popen.stderr.fileno(), "stderr"),
         }
         spec = options.spec
         self._source = f"W-{options.worker_id}-{spec.name}_{spec.version}"
@@ -204,7 +161,7 @@ class _Process:
             "worker_pid": popen.pid,
         }
 
-    def forward(self, stream: _Stream, on_metrics: OnMetrics | None) -> None:
+    def forward(self, stream: LineReader, on_metrics: OnMetrics | None) -> None:
         """Log what one read of ``stream`` gives; metric lines go to ``on_metrics``."""
         metrics: list[str] = []
         for line in stream.read():
@@ -349,7 +306,7 @@ class Processes:
         )
         return ProcessExited(process.options.worker_id, process.options.epoch, cause)
 
-    def _read_rest(self, process: _Process, stream: _Stream) -> None:
+    def _read_rest(self, process: _Process, stream: LineReader) -> None:
         """Read what a dead process left in its pipe: at most what a pipe can hold."""
         for _ in range(64):
             if not stream.is_open:

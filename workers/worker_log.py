@@ -53,7 +53,7 @@ def set_up_worker_log(prepared: logging.Handler | None) -> None:
     """Make ``log`` independent of what the handler does to ``logging``; call it before the handler is imported.
 
     Args:
-        prepared: The root logger's handler, as it is now; None if it has none.
+        prepared: The root logger's handler, as it is now; None if it is not one of ours.
     """
     log.manager = logging.Manager(logging.RootLogger(logging.INFO))
     log.parent = None

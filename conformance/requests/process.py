@@ -14,6 +14,8 @@ _PARTS: Final = (
     *("logging", "warnings", "environment", "folders", "program", "threads", "streams", "signals", "children"),
     *("locale", "limits", "python", "loops", "torch"),
 )
+# What these tell depends on the host.
+_OF_THE_HOST: Final = ("environment", "folders", "locale", "limits", "torch")
 _PRINTED: Final = (
     *("levels", "own-level", "prints", "texts", "separators", "progress", "warnings", "exceptions", "huge", "threads"),
     *("children", "basic-config", "own-handler", "dict-config", "forced"),
@@ -21,14 +23,31 @@ _PRINTED: Final = (
 
 
 def _state(part: str) -> Case:
-    path, data = "/predictions/process", part.encode()
-    return ask(f"process-{part}", "8.1 process", path, data=data, kind=OCTETS, method="POST", timeout_s=60)
+    return ask(
+        f"process-{part}",
+        "8.1 process",
+        "/predictions/process",
+        data=part.encode(),
+        kind=OCTETS,
+        method="POST",
+        timeout_s=60,
+        is_recorded=part not in _OF_THE_HOST,
+    )
 
 
 def _lines(name: str, file: str) -> Case:
     mark = name.partition("@")[0]
     ends = r"\A" + "".join(rf"(?=.*-{stream} MODEL_LOG - -- end {mark}\n)" for stream in ("stdout", "stderr"))
-    return Case(name, "5.6 model_log.log", file, port="file", rule="printed", until=ends, mask=(r"/\S*/printing\.py",))
+    return Case(
+        name,
+        "5.6 model_log.log",
+        file,
+        port="file",
+        rule="printed",
+        until=ends,
+        mask=(r"/\S*/printing\.py",),
+        is_recorded=name != "printed-huge",
+    )
 
 
 def _printed(part: str) -> tuple[Case, ...]:

@@ -539,3 +539,69 @@ def test_a_handler_failure_is_an_answer_and_the_worker_goes_on(rig: Rig) -> None
     assert unpack_result_head(outcome.rows[0].head).error == "handler_failed"
     rig.broker.send(items(b"2"))
     assert answers(rig.broker.outcomes(1)) == [(1, 200, b"0.5")]
+
+
+CHILDREN = """
+import gc, multiprocessing, os, signal, time, weakref
+
+class Model:
+    def __init__(self):
+        self.itself = self
+
+class Handler:
+    def initialize(self, context):
+        self.model = Model()
+
+    def handle(self, data, context):
+        return [getattr(self, bytes(row["body"]).decode())() for row in data]
+
+    def replace(self):
+        old = weakref.ref(self.model)
+        self.model = Model()
+        gc.collect()
+        return str(old() is None)
+
+    def terminate(self):
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        process.start()
+        process.terminate()
+        process.join(20)
+        return str(process.exitcode)
+
+    def pool(self):
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            return str(pool.map(abs, [-1, -2]))
+
+    def exit(self):
+        child = os.fork()
+        if not child:
+            raise SystemExit(3)
+        return str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    def alarm(self):
+        rung = []
+        signal.signal(signal.SIGALRM, lambda *_: rung.append("rung"))
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        while not rung:
+            time.sleep(0.01)
+        return rung[0]
+"""
+
+
+def test_a_model_that_a_handler_replaces_is_freed(rig: Rig) -> None:
+    rig.start_ready(CHILDREN, batch_size=1)
+    rig.broker.send(items(b"replace"))
+    assert answers(rig.broker.outcomes(1)) == [(1, 200, b"True")]
+
+
+def test_processes_that_a_handler_forks_end_without_the_worker(rig: Rig) -> None:
+    process = rig.start_ready(CHILDREN, batch_size=1)
+    asked = (b"terminate", b"pool", b"exit", b"alarm", b"terminate")
+    for number, (word, answer) in enumerate(zip(asked, (b"-15", b"[1, 2]", b"3", b"rung", b"-15"), strict=True)):
+        rig.broker.send(items(word, first=number))
+        assert answers(rig.broker.outcomes(1)) == [(number, 200, answer)]
+    assert process.poll() is None
+    states = [message for message in rig.broker.seen if isinstance(message, m.StateReport)]
+    assert states == [], "a signal to a child is none to the worker"
+    process.send_signal(signal.SIGTERM)
+    assert rig.wait(process) == 0
