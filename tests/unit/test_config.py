@@ -277,6 +277,11 @@ def test_an_unknown_flag_or_command_names_the_nearest(capsys: pytest.CaptureFixt
         parse("--modle-store", "x")
     assert caught.value.code == 2
     assert "unknown argument '--modle-store'; did you mean --model-store?" in capsys.readouterr().err
+    # Flags of an action of a command, and not those that the command has for all of them.
+    with pytest.raises(SystemExit):
+        main(["models", "scale", "m", "--min-worker", "1", "--version", "2.0"])
+    told = "zts models scale: unknown argument '--version'; did you mean --model-version? (see 'zts models scale"
+    assert told in capsys.readouterr().err
     assert main(["strat"]) == 2
     assert "did you mean 'start'?" in capsys.readouterr().err
     assert main(["--version"]) == 0

@@ -51,10 +51,18 @@ class Parser(argparse.ArgumentParser):
         """Parse, and refuse unknown arguments with a suggestion."""
         known, rest = self.parse_known_args(args)
         if rest:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(rest[0].split("=")[0], flags, n=1)
-            self.error(f"unknown argument {rest[0]!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            self._refuse(rest[0], known)
         return known
+
+    def _refuse(self, argument: str, known: argparse.Namespace) -> NoReturn:
+        """End with the nearest flag of the action that was asked for, or of the command where it has none."""
+        for action in self._actions:
+            chosen = action.choices.get(getattr(known, action.dest)) if isinstance(action.choices, dict) else None
+            if isinstance(chosen, Parser):
+                chosen._refuse(argument, known)
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(argument.split("=")[0], flags, n=1)
+        self.error(f"unknown argument {argument!r}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def _usage() -> str:

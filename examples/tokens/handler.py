@@ -1,0 +1,7 @@
+"""The smallest TorchServe handler: a function that answers each request. It has no model to load."""
+
+
+def handle(data, context):
+    if data is None:  # the call in which a handler loads its model
+        return None
+    return [row["body"].upper() for row in data]
