@@ -22,8 +22,9 @@ from zts.broker.local import LocalPeer
 from zts.broker.main import make_service
 from zts.broker.outlet import CLIENT, CONTROL, EVENT, WORKER
 from zts.broker.service import BrokerService
-from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise_file_limit
+from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir
 from zts.clock import monotonic
+from zts.descriptors import raise_file_limit
 from zts.settings import Settings
 
 __all__ = ["EmbeddedBroker"]

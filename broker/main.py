@@ -17,8 +17,9 @@ from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
 from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
-from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise_file_limit
+from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir
 from zts.clock import monotonic, wall_time_s
+from zts.descriptors import raise_file_limit
 from zts.garbage import spare_what_is_here
 from zts.settings import Settings
 

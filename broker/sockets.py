@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import resource
 import socket
 import stat
 from collections.abc import Sequence
@@ -30,7 +29,6 @@ __all__ = [
     "check_endpoint",
     "open_sockets",
     "prepare_runtime_dir",
-    "raise_file_limit",
     "send_frames",
 ]
 
@@ -230,12 +228,3 @@ def prepare_runtime_dir(runtime_dir: str) -> None:
             folder.chmod(0o700)
     except OSError as exc:
         raise ConfigError(f"the runtime folder {folder} cannot be used: {exc.strerror}") from None
-
-
-def raise_file_limit() -> int:
-    """Raise the number of files this process may open as far as allowed; return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -110,6 +110,8 @@ class Settings:
     log_format: str = "text"  # or json
     log_level: str = "info"
     access_log: bool = True
+    max_connections: int = 0  # of one HTTP server, in all; 0: as many as its descriptors allow
+    max_connections_per_address: int = 0  # 0: no bound
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:
