@@ -14,6 +14,7 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerConnectionDelegate, 
 from tornado.iostream import IOStream, SSLIOStream, UnsatisfiableReadError
 from tornado.netutil import ssl_wrap_socket
 
+from zts.clock import monotonic
 from zts.errors import BadRequest, DeadlineExceeded, QueueFull, ZtsError
 from zts.http.acceptor import Acceptor
 from zts.http.connection_limit import ConnectionLimit
@@ -39,7 +40,7 @@ class _Stream(IOStream):
     """A connection that answers as TorchServe does where Tornado would send a bare 400, and knows what it waits for.
 
     Attributes:
-        silent_since: When its last byte came, in the loop's time.
+        silent_since: When its last byte came, on the monotonic clock.
         has_begun: Something came.
         is_in_body: A request's head is here and its body is not yet.
         ended: Called once when the descriptor is closed.
@@ -57,7 +58,7 @@ class _Stream(IOStream):
         count = super().read_from_fd(buf)
         if count:
             self.has_begun = True
-            self.silent_since = self.io_loop.time()
+            self.silent_since = monotonic()
         return count
 
     def write(self, data: Any) -> Any:
@@ -97,7 +98,7 @@ class _Watched(HTTPMessageDelegate):
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: Any) -> Any:
         self._stream.is_in_body = True
-        self._stream.silent_since = self._stream.io_loop.time()
+        self._stream.silent_since = monotonic()
         return self._inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Any:
@@ -178,7 +179,7 @@ class TornadoServer(HTTPServerConnectionDelegate):
 
         stream.refusal = self._refusal
         stream.ended = ended
-        stream.silent_since = self._loop.time()
+        stream.silent_since = monotonic()
         self._streams.add(stream)
         self._server.handle_stream(stream, address)
 
@@ -210,7 +211,7 @@ class TornadoServer(HTTPServerConnectionDelegate):
         connection.close()
 
     def _sweep(self) -> None:
-        now = self._loop.time()
+        now = monotonic()
         self._sweep_handle = self._loop.call_later(self._sweep_s, self._sweep)
         for stream in list(self._streams):
             silent_s = now - stream.silent_since
