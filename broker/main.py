@@ -9,6 +9,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from zts.allocator import keep_freed_memory
@@ -17,10 +18,11 @@ from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
 from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
-from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir
+from zts.broker.sockets import Sockets, open_sockets
 from zts.clock import monotonic, wall_time_s
 from zts.descriptors import raise_file_limit
 from zts.garbage import spare_what_is_here
+from zts.ownership import make_private_folder
 from zts.settings import Settings
 
 __all__ = ["make_service", "run"]
@@ -73,7 +75,7 @@ def run(settings: Settings) -> int:
         ServerError: If an address is in use.
     """
     keep_freed_memory(one_arena=True)
-    prepare_runtime_dir(settings.runtime_dir)
+    make_private_folder(Path(settings.runtime_dir))
     files = raise_file_limit()
     stop = _Stop()
     broker_id = uuid.uuid4().hex

@@ -12,7 +12,6 @@ import socket
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import zmq
@@ -28,7 +27,6 @@ __all__ = [
     "Sockets",
     "check_endpoint",
     "open_sockets",
-    "prepare_runtime_dir",
     "send_frames",
 ]
 
@@ -210,21 +208,3 @@ def _ipc_path(endpoint: str) -> str:
     """Return the file of an ipc address; "" for abstract names (``ipc://@…``) and tcp."""
     path = endpoint.removeprefix("ipc://")
     return "" if path == endpoint or path.startswith("@") else path
-
-
-def prepare_runtime_dir(runtime_dir: str) -> None:
-    """Make the runtime folder, readable by its owner only.
-
-    Raises:
-        ConfigError: If it cannot be made or belongs to somebody else.
-    """
-    folder = Path(runtime_dir)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        if found.st_uid != os.getuid():
-            raise ConfigError(f"the runtime folder {folder} belongs to somebody else: choose another one")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            folder.chmod(0o700)
-    except OSError as exc:
-        raise ConfigError(f"the runtime folder {folder} cannot be used: {exc.strerror}") from None
