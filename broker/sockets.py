@@ -121,8 +121,13 @@ def check_endpoint(endpoint: str, name: str) -> None:
     """Check one address of the broker.
 
     Raises:
-        ConfigError: If it is neither ipc nor tcp, too long, or open to other hosts.
+        ConfigError: If it is neither ipc nor tcp, too long, or open to other hosts or users.
     """
+    if endpoint.startswith("ipc://@"):
+        raise ConfigError(
+            f"the {name} address {endpoint} is an abstract name, which every user of this host may connect to: "
+            "use ipc://PATH in a folder of yours"
+        )
     if endpoint.startswith("ipc://") and endpoint != "ipc://":
         check_ipc_path(endpoint)
         return
@@ -171,6 +176,8 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> 
         if exc.errno == zmq.EADDRINUSE:
             raise ServerError(f"the {name} address {endpoint} is in use; is another broker running?") from None
         raise ServerError(f"the {name} address {endpoint} cannot be opened: {exc.strerror}") from None
+    if path:
+        os.chmod(path, 0o600)  # the umask of whoever starts us may leave it open to others
     return made
 
 
@@ -205,6 +212,6 @@ def _address(opened: zmq.Socket[bytes]) -> str:
 
 
 def _ipc_path(endpoint: str) -> str:
-    """Return the file of an ipc address; "" for abstract names (``ipc://@…``) and tcp."""
+    """Return the file of an ipc address; "" for tcp."""
     path = endpoint.removeprefix("ipc://")
-    return "" if path == endpoint or path.startswith("@") else path
+    return "" if path == endpoint else path
