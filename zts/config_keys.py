@@ -110,6 +110,7 @@ _OURS: Final[Mapping[str, Key]] = {
     "zts_log_format": Key("log_format"),
     "zts_log_level": Key("log_level"),
     "zts_access_log": Key("access_log", "strict_bool"),
+    "zts_requirements": Key("requirements", "requirements"),
     "zts_max_connections": Key("max_connections", "count"),
     "zts_max_connections_per_address": Key("max_connections_per_address", "count"),
 }
@@ -165,7 +166,8 @@ def convert(name: str, text: str, kind: str, warn: Callable[[str], None] = lambd
     Kinds: ``str``, ``path`` (made absolute by the caller), ``address``, ``int``, ``count`` (from 0 up), ``seconds``
     (float), ``minutes`` (float; what is no number is 60, as with TorchServe), ``bool`` (TorchServe's: all but ``true``
     is false), ``not_bool`` (its opposite), ``strict_bool``, ``oip``, ``list`` (comma separated, trimmed), ``json`` (a
-    mapping), ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``, ``broker``.
+    mapping), ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``, ``broker``,
+    ``requirements``.
 
     Args:
         name: The key, for messages.
@@ -280,6 +282,12 @@ def _broker(name: str, text: str, warn: _Warn) -> str:
     return text.lower()
 
 
+def _requirements(name: str, text: str, warn: _Warn) -> str:
+    if text.lower() not in ("any", "wheels", "refuse"):
+        raise ConfigError(f"{name}={text}: any, wheels or refuse is needed")
+    return text.lower()
+
+
 def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
@@ -307,4 +315,5 @@ _READERS: Final[Mapping[str, Callable[[str, str, _Warn], Any]]] = {
     "metrics_mode": _metrics_mode,
     "http_wire": _http_wire,
     "broker": _broker,
+    "requirements": _requirements,
 }

@@ -90,6 +90,7 @@ class Settings:
     open_inference_protocol: bool = False
     service_envelope: str = ""
     install_py_dep_per_model: bool = False
+    requirements: str = "any"  # of archives: any, wheels (of named projects only) or refuse
     metrics_config: str = ""  # metrics.yaml; "": the packaged one
     metrics_mode: str = "log"  # log, prometheus or legacy
     metrics_auto_detect: bool = False
