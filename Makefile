@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCHSERVE_VENV := .venv-torchserve
 FLAGS ?=
 
-.PHONY: serve test lint types unit conformance compare profile clean
+.PHONY: serve test lint types unit conformance compare profile fuzz clean
 
 # Installed again when a dependency changes; the code itself is linked (editable).
 $(VENV)/installed-serve: setup.cfg pyproject.toml constraints.txt
@@ -61,5 +61,10 @@ compare: $(VENV)/installed-serve
 profile: $(VENV)/installed-serve
 	$(BIN)/python -m benchmarks.profiles $(FLAGS)
 
+# Coverage-guided fuzzing of all that reads bytes of strangers (FLAGS: fuzz/run.py).
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz.run $(FLAGS)
+
 clean:
-	rm -rf $(VENV) $(TORCHSERVE_VENV) .venv-mosec .venv-py-spy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .fuzz-corpus $(VENV) $(TORCHSERVE_VENV) .venv-mosec .venv-py-spy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

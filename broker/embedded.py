@@ -13,6 +13,7 @@ import logging
 import math
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
@@ -22,8 +23,10 @@ from zts.broker.local import LocalPeer
 from zts.broker.main import make_service
 from zts.broker.outlet import CLIENT, CONTROL, EVENT, WORKER
 from zts.broker.service import BrokerService
-from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise_file_limit
+from zts.broker.sockets import Sockets, open_sockets
 from zts.clock import monotonic
+from zts.descriptors import raise_file_limit
+from zts.ownership import make_private_folder
 from zts.settings import Settings
 
 __all__ = ["EmbeddedBroker"]
@@ -79,7 +82,7 @@ class EmbeddedBroker:
             ConfigError: If an address or the runtime folder cannot be used.
             ServerError: If an address is in use.
         """
-        prepare_runtime_dir(settings.runtime_dir)
+        make_private_folder(Path(settings.runtime_dir))
         files = raise_file_limit()
         broker_id = uuid.uuid4().hex
         sockets = open_sockets(settings.endpoints)

@@ -9,6 +9,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 from zts.allocator import keep_freed_memory
@@ -17,9 +18,11 @@ from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
 from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
-from zts.broker.sockets import Sockets, open_sockets, prepare_runtime_dir, raise_file_limit
+from zts.broker.sockets import Sockets, open_sockets
 from zts.clock import monotonic, wall_time_s
+from zts.descriptors import raise_file_limit
 from zts.garbage import spare_what_is_here
+from zts.ownership import make_private_folder
 from zts.settings import Settings
 from zts.signals import DRAIN_SIGNAL, STOP_SIGNALS, is_wanted
 from zts.stopping import Ending
@@ -67,7 +70,7 @@ def run(settings: Settings) -> int:
         ServerError: If an address is in use.
     """
     keep_freed_memory(one_arena=True)
-    prepare_runtime_dir(settings.runtime_dir)
+    make_private_folder(Path(settings.runtime_dir))
     files = raise_file_limit()
     ending = Ending(settings.drain_timeout_s)
     broker_id = uuid.uuid4().hex

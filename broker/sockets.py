@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import resource
 import socket
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import zmq
@@ -30,8 +28,6 @@ __all__ = [
     "Sockets",
     "check_endpoint",
     "open_sockets",
-    "prepare_runtime_dir",
-    "raise_file_limit",
     "send_frames",
 ]
 
@@ -126,8 +122,13 @@ def check_endpoint(endpoint: str, name: str) -> None:
     """Check one address of the broker.
 
     Raises:
-        ConfigError: If it is neither ipc nor tcp, too long, or open to other hosts.
+        ConfigError: If it is neither ipc nor tcp, too long, or open to other hosts or users.
     """
+    if endpoint.startswith("ipc://@"):
+        raise ConfigError(
+            f"the {name} address {endpoint} is an abstract name, which every user of this host may connect to: "
+            "use ipc://PATH in a folder of yours"
+        )
     if endpoint.startswith("ipc://") and endpoint != "ipc://":
         check_ipc_path(endpoint)
         return
@@ -174,6 +175,8 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> 
         if exc.errno == zmq.EADDRINUSE:
             raise ServerError(f"the {name} address {endpoint} is in use; is another broker running?") from None
         raise ServerError(f"the {name} address {endpoint} cannot be opened: {exc.strerror}") from None
+    if path:
+        os.chmod(path, 0o600)  # the umask of whoever starts us may leave it open to others
     return made
 
 
@@ -208,33 +211,6 @@ def _address(opened: zmq.Socket[bytes]) -> str:
 
 
 def _ipc_path(endpoint: str) -> str:
-    """Return the file of an ipc address; "" for abstract names (``ipc://@…``) and tcp."""
+    """Return the file of an ipc address; "" for tcp."""
     path = endpoint.removeprefix("ipc://")
-    return "" if path == endpoint or path.startswith("@") else path
-
-
-def prepare_runtime_dir(runtime_dir: str) -> None:
-    """Make the runtime folder, readable by its owner only.
-
-    Raises:
-        ConfigError: If it cannot be made or belongs to somebody else.
-    """
-    folder = Path(runtime_dir)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        if found.st_uid != os.getuid():
-            raise ConfigError(f"the runtime folder {folder} belongs to somebody else: choose another one")
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            folder.chmod(0o700)
-    except OSError as exc:
-        raise ConfigError(f"the runtime folder {folder} cannot be used: {exc.strerror}") from None
-
-
-def raise_file_limit() -> int:
-    """Raise the number of files this process may open as far as allowed; return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return "" if path == endpoint else path

@@ -1,7 +1,7 @@
 """Packages that a model asks for: its requirements file, installed once into a cached folder (TORCHSERVE.md 7.5).
 
 Acts only where the configuration says ``install_py_dep_per_model=true``, or the model ``useVenv: true``. A folder is
-keyed by what the requirements say, the Python version and the kind; models that ask for the same share it, and later
+keyed by all that the installation depends on (``requirements.py``); models that ask for the same share it, and later
 starts need no network. Layer 3: disk, processes.
 """
 
@@ -12,14 +12,17 @@ import fcntl
 import hashlib
 import logging
 import os
+import platform
 import re
+import select
 import shutil
+import signal
 import site
 import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +30,11 @@ from typing import Any, Final
 from zts.archive import read_config_file, read_manifest
 from zts.clock import monotonic
 from zts.errors import BadRequest
+from zts.ownership import check_ours
 from zts.settings import Settings
+from zts.workers.requirements import add_content, check_wheels_only
 
-__all__ = ["Environment", "cache_folder", "ensure", "find"]
+__all__ = ["Environment", "build_environment", "cache_folder", "ensure", "find"]
 
 _log = logging.getLogger("zts.node")
 
@@ -39,11 +44,13 @@ _READY: Final = ".zts-ready"
 _BUILD_S: Final = 840.0
 _KEPT_LINES: Final = 5
 _MODEL_ERROR: Final = "ModelException"
-# A line of a requirements file: its option, if any, and what may be a path.
-_LOCAL: Final = re.compile(r"^(?:(-[A-Za-z]|--[a-z-]+)[ =]*)?(?:file://)?([^\s;@#]+)")
-_NESTED: Final = ("-r", "-c", "--requirement", "--constraint")
-_FIND_LINKS: Final = ("-f", "--find-links")
-_PACKED: Final = (".whl", ".tar.gz", ".zip")
+_LOCK_RETRY_S: Final = 0.1
+# What a build gets of the server's environment: what compilers, pip and its network need, and no key of anything else.
+_PASSED_ON: Final = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TEMP|TMP|TERM|XDG_\w+|PIP_\w+|(?i:(https?|ftp|all|no)_proxy)"
+    r"|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|CC|CXX|CPP|LD|AR|[A-Z]+FLAGS|LD_LIBRARY_PATH|LIBRARY_PATH|CPATH"
+    r"|PKG_CONFIG_PATH|CMAKE_\w+|MAX_JOBS|CUDA_HOME|CUDA_PATH|TORCH_CUDA_ARCH_LIST|SOURCE_DATE_EPOCH|SETUPTOOLS_\w+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ class _Plan:
     model_dir: Path
     requirements: Path | None
     is_venv: bool
+    environ: Mapping[str, str]
+    wheels_only: bool = False
 
     def environment(self) -> Environment:
         if not self.is_venv:
@@ -95,7 +104,7 @@ def ensure(model_dir: Path, *, model: str, settings: Settings) -> Environment | 
     Args:
         model_dir: The unpacked archive.
         model: For messages.
-        settings: ``install_py_dep_per_model``.
+        settings: ``install_py_dep_per_model``, ``zts_requirements``, ``blacklist_env_vars``.
 
     Raises:
         BadRequest: If it cannot be built (TorchServe's status, type and text).
@@ -129,42 +138,36 @@ def _plan(model_dir: Path, settings: Settings) -> _Plan | None:
     requirements = model_dir / named if named else None
     if requirements is not None and not (requirements.is_file() and _is_inside(requirements, model_dir)):
         raise BadRequest(f"the requirements file {named!r} that the manifest names is not in the archive")
+    if settings.requirements == "refuse" and (requirements is not None or is_venv):
+        raise BadRequest("this server makes no environments for models (zts_requirements=refuse)")
     if requirements is None and not is_venv:
         return None
-    key = hashlib.sha256(repr((sys.version_info[:3], sys.prefix if is_venv else "", is_venv)).encode())
+    wheels_only = settings.requirements == "wheels"
+    environ = build_environment(os.environ, settings.blacklist_env_vars)
+    interpreter = (sys.version, sys.platform, platform.machine(), sys.prefix if is_venv else "")
+    key = hashlib.sha256(repr((*interpreter, is_venv, wheels_only)).encode())
     if requirements is not None:
-        _add_content(key, requirements, model_dir)
-    return _Plan(cache_folder() / key.hexdigest()[:32], model_dir, requirements, is_venv)
+        if wheels_only:
+            check_wheels_only(requirements)
+        add_content(key, requirements, model_dir, environ)
+    folder = cache_folder() / key.hexdigest()[:32]
+    check_ours(folder.parent, "folder of environments", "name another one with ZTS_ENVIRONMENT_DIR")
+    return _Plan(folder, model_dir, requirements, is_venv, environ, wheels_only)
 
 
-def _add_content(key: Any, requirements: Path, model_dir: Path) -> None:
-    """Hash the requirements, and what pip reads of the archive for them: wheels, sources, further requirements."""
-    waiting, seen = [requirements], {requirements.resolve()}
-    while waiting:
-        file = waiting.pop()
-        key.update(file.read_bytes())
-        for line in file.read_text("utf-8", "replace").splitlines():
-            found = _LOCAL.match(line.strip())
-            option, name = found.groups() if found else ("", "")
-            # pip looks beside the file for what a nested one names, and where it runs for packages.
-            paths = {(folder / name).resolve() for folder in (model_dir, file.parent)} if name else set()
-            for path in sorted(path for path in paths if path.exists() and _is_inside(path, model_dir)):
-                if option in _NESTED and path.is_file():
-                    waiting += [path] if path not in seen else []
-                    seen.add(path)
-                    continue
-                for part in _package_files(path, is_index=option in _FIND_LINKS):
-                    key.update(part.read_bytes())
+def build_environment(environ: Mapping[str, str], blacklist: str) -> dict[str, str]:
+    """Return the variables that a build sees.
 
-
-def _package_files(path: Path, *, is_index: bool) -> list[Path]:
-    """Return the files of what a requirement names: a package, a folder to look for some in, or a source tree."""
-    if path.is_file():
-        return [path]
-    if is_index:
-        return sorted(part for part in path.iterdir() if part.name.endswith(_PACKED) and part.is_file())
-    is_source = any((path / name).is_file() for name in ("pyproject.toml", "setup.py"))
-    return sorted(part for part in path.rglob("*") if part.is_file()) if is_source else []
+    Args:
+        environ: The server's.
+        blacklist: ``blacklist_env_vars``; names that match it as a whole are left out, too.
+    """
+    hidden = re.compile(blacklist) if blacklist else None
+    return {
+        name: value
+        for name, value in environ.items()
+        if _PASSED_ON.fullmatch(name) and not (hidden is not None and hidden.fullmatch(name))
+    }
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
@@ -173,10 +176,22 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time build ``folder``."""
+    """Let one process at a time build ``folder``.
+
+    Raises:
+        BadRequest: If another one does not end within the time that a build may take.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    deadline = monotonic() + _BUILD_S
     with folder.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    raise BadRequest(f"another process builds {folder} and does not end") from None
+                select.select([], [], [], _LOCK_RETRY_S)
         yield
 
 
@@ -200,8 +215,9 @@ def _build(plan: _Plan, model: str) -> None:
 def _build_venv(plan: _Plan, model: str) -> None:
     """Make a virtual environment that also sees the server's own packages."""
     _log.info("model %s: making its virtual environment", model)
-    command = [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(plan.folder)]
-    code, lines = _run(command, plan.model_dir, model)
+    # Isolated: an archive that has a venv.py or pip.py of its own, which is where we stand, must not run it here.
+    command = [sys.executable, "-I", "-m", "venv", "--without-pip", "--system-site-packages", str(plan.folder)]
+    code, lines = _run(command, plan, model)
     if code != 0:
         raise _failure(f"Virtual environment creation failed for model {model}", lines)
     # The server may live in a virtual environment itself, whose packages --system-site-packages does not mean.
@@ -214,26 +230,36 @@ def _build_venv(plan: _Plan, model: str) -> None:
 
 
 def _install(plan: _Plan, model: str) -> None:
-    pip = [sys.executable, "-m", "pip"]
+    pip = [sys.executable, "-I", "-m", "pip"]
     install = ["install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "-U"]
+    if plan.wheels_only:
+        install += ["--only-binary", ":all:"]
     if plan.is_venv:
         command = [*pip, "--python", plan.environment().python, *install, "--upgrade-strategy", "only-if-needed"]
     else:
         command = [*pip, *install, "-t", str(plan.folder)]
     # Paths in a requirements file are relative to the working directory: the archive's own wheels are found.
-    code, lines = _run([*command, "-r", str(plan.requirements)], plan.model_dir, model)
+    code, lines = _run([*command, "-r", str(plan.requirements)], plan, model)
     if code != 0:
         raise _failure(f"Custom pip package installation failed for model {model}", lines)
 
 
-def _run(command: list[str], cwd: Path, model: str) -> tuple[int, list[str]]:
+def _run(command: list[str], plan: _Plan, model: str) -> tuple[int, list[str]]:
     """Run a command, log what it prints line by line, and return its exit code and its last lines."""
     kept: list[str] = []
     process = subprocess.Popen(
-        command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace"
+        command,
+        cwd=plan.model_dir,
+        env=plan.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        errors="replace",
+        start_new_session=True,
     )
     assert process.stdout is not None
-    limit = threading.Timer(_BUILD_S, process.kill)
+    # With all that it has started: one of those could keep our end of the pipe open for ever.
+    limit = threading.Timer(_BUILD_S, _kill_group, [process.pid])
     limit.start()
     try:
         with process.stdout:
@@ -246,6 +272,11 @@ def _run(command: list[str], cwd: Path, model: str) -> tuple[int, list[str]]:
     finally:
         limit.cancel()
     return code, kept
+
+
+def _kill_group(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _failure(text: str, lines: list[str]) -> BadRequest:

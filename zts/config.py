@@ -20,6 +20,7 @@ from zts.config_files import read_config_file
 from zts.config_sources import Origin, merge, ts_variables, zts_variables
 from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
 from zts.errors import ConfigError
+from zts.ownership import check_ours
 from zts.settings import Endpoints, Settings, default_http_processes
 
 __all__ = [
@@ -112,9 +113,17 @@ def instance_dir(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
 
 
 def control_endpoint(args: argparse.Namespace, environ: Mapping[str, str]) -> str:
-    """Return the control address of the instance that a client command means."""
+    """Return the control address of the instance that a client command means.
+
+    Raises:
+        ConfigError: If the address cannot be used, or other users could have made the instance's folder.
+    """
     named = getattr(args, "control_address", None) or environ.get("ZTS_CONTROL_ADDRESS")
-    return check_ipc_path(named or Endpoints.in_folder(instance_dir(args, environ)).control)
+    if named:
+        return check_ipc_path(named)
+    folder = instance_dir(args, environ)
+    check_ours(Path(folder))
+    return check_ipc_path(Endpoints.in_folder(folder).control)
 
 
 def read_settings_file(path: str) -> Settings:

@@ -110,6 +110,9 @@ _OURS: Final[Mapping[str, Key]] = {
     "zts_log_format": Key("log_format"),
     "zts_log_level": Key("log_level"),
     "zts_access_log": Key("access_log", "strict_bool"),
+    "zts_requirements": Key("requirements", "requirements"),
+    "zts_max_connections": Key("max_connections", "count"),
+    "zts_max_connections_per_address": Key("max_connections_per_address", "count"),
 }
 KEYS: Final[Mapping[str, Key]] = {**_TORCHSERVE, **_OURS}
 
@@ -160,11 +163,11 @@ def nearest_key(name: str) -> str | None:
 def convert(name: str, text: str, kind: str, warn: Callable[[str], None] = lambda text: None) -> Any:
     """Return the value that ``text`` stands for.
 
-    Kinds: ``str``, ``path`` (made absolute by the caller), ``address``, ``int``, ``seconds`` (float), ``minutes``
-    (float; what is no number is 60, as with TorchServe), ``bool`` (TorchServe's: all but ``true`` is false),
-    ``not_bool`` (its opposite), ``strict_bool``, ``oip``, ``list`` (comma separated, trimmed), ``json`` (a mapping),
-    ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``,
-    ``broker``.
+    Kinds: ``str``, ``path`` (made absolute by the caller), ``address``, ``int``, ``count`` (from 0 up), ``seconds``
+    (float), ``minutes`` (float; what is no number is 60, as with TorchServe), ``bool`` (TorchServe's: all but ``true``
+    is false), ``not_bool`` (its opposite), ``strict_bool``, ``oip``, ``list`` (comma separated, trimmed), ``json`` (a
+    mapping), ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``, ``broker``,
+    ``requirements``.
 
     Args:
         name: The key, for messages.
@@ -188,6 +191,12 @@ def _int(name: str, text: str, warn: _Warn) -> int:
         return int(text)
     except ValueError:
         raise ConfigError(f"{name}={text}: a whole number is needed") from None
+
+
+def _count(name: str, text: str, warn: _Warn) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"{name}={text}: a whole number from 0 up is needed")
+    return int(text)
 
 
 def _seconds(name: str, text: str, warn: _Warn) -> float:
@@ -273,6 +282,12 @@ def _broker(name: str, text: str, warn: _Warn) -> str:
     return text.lower()
 
 
+def _requirements(name: str, text: str, warn: _Warn) -> str:
+    if text.lower() not in ("any", "wheels", "refuse"):
+        raise ConfigError(f"{name}={text}: any, wheels or refuse is needed")
+    return text.lower()
+
+
 def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
@@ -285,6 +300,7 @@ def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
 
 _READERS: Final[Mapping[str, Callable[[str, str, _Warn], Any]]] = {
     "int": _int,
+    "count": _count,
     "seconds": _seconds,
     "minutes": _minutes,
     "bool": _bool,
@@ -299,4 +315,5 @@ _READERS: Final[Mapping[str, Callable[[str, str, _Warn], Any]]] = {
     "metrics_mode": _metrics_mode,
     "http_wire": _http_wire,
     "broker": _broker,
+    "requirements": _requirements,
 }

@@ -90,6 +90,7 @@ class Settings:
     open_inference_protocol: bool = False
     service_envelope: str = ""
     install_py_dep_per_model: bool = False
+    requirements: str = "any"  # of archives: any, wheels (of named projects only) or refuse
     metrics_config: str = ""  # metrics.yaml; "": the packaged one
     metrics_mode: str = "log"  # log, prometheus or legacy
     metrics_auto_detect: bool = False
@@ -110,6 +111,8 @@ class Settings:
     log_format: str = "text"  # or json
     log_level: str = "info"
     access_log: bool = True
+    max_connections: int = 0  # of one HTTP server, in all; 0: as many as its descriptors allow
+    max_connections_per_address: int = 0  # 0: no bound
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -24,9 +25,10 @@ from tests.integration.broker_fakes import (
     FakePeer,
     FakeWorker,
 )
-from zts.broker.sockets import check_endpoint
+from zts.broker.sockets import check_endpoint, open_sockets
 from zts.errors import ConfigError
 from zts.registry import ModelSpec
+from zts.settings import Endpoints
 from zts.wire import messages as m
 from zts.wire.codec import decode
 
@@ -311,6 +313,24 @@ def _run_broker(runtime_dir: Path, **addresses: str) -> subprocess.CompletedProc
 def test_an_address_that_is_open_to_other_hosts_is_refused_without_keys(endpoint: str):
     with pytest.raises(ConfigError, match="open to other hosts"):
         check_endpoint(endpoint, "client")
+
+
+def test_an_abstract_name_is_refused_because_every_user_can_connect_to_it():
+    with pytest.raises(ConfigError, match="every user of this host"):
+        check_endpoint("ipc://@zts", "client")
+
+
+def test_sockets_are_closed_to_other_users_whatever_the_umask(tmp_path: Path):
+    old = os.umask(0)
+    try:
+        sockets = open_sockets(Endpoints.in_folder(str(tmp_path)))
+    finally:
+        os.umask(old)
+    try:
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("*.ipc")}
+        assert modes == dict.fromkeys(["client.ipc", "control.ipc", "event.ipc", "worker.ipc"], 0o600)
+    finally:
+        sockets.close()
 
 
 @pytest.mark.parametrize("endpoint", ["", "ipc://", "http://127.0.0.1:1", "tcp://127.0.0.1", "tcp://127.0.0.1:x"])

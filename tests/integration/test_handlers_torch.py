@@ -330,3 +330,23 @@ def test_label_helpers(tmp_path: Path) -> None:
         def old() -> None: ...
 
         old()
+
+
+@pytest.mark.parametrize("prepared", ["nothing", "ours", "open", "link"])
+def test_the_profilers_folder_is_one_that_no_other_user_prepared(
+    prepared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zts.workers.torch_handler import base_handler
+
+    monkeypatch.setattr(base_handler.tempfile, "tempdir", str(tmp_path))
+    usual = tmp_path / "pytorch_profiler"
+    if prepared == "link":
+        (tmp_path / "elsewhere").mkdir()
+        usual.symlink_to(tmp_path / "elsewhere")
+    elif prepared != "nothing":
+        usual.mkdir()
+        usual.chmod(0o777 if prepared == "open" else 0o700)
+    folder = Path(base_handler._profiler_folder("../my model"))
+    assert (folder.parent == usual) == (prepared in ("nothing", "ours"))
+    assert folder.name == ".._my_model"
+    assert folder.parent.stat().st_mode & 0o777 == 0o700

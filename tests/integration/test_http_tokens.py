@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from tests.integration.http_service import Response, Serving, serving
 from tests.ports import free_port
 from zts.errors import ClientError, ConfigError
+from zts.http import tokens
 from zts.http.tokens import API, INFERENCE, KEY_FILE, MANAGEMENT, KeyFile, TokenGuard, remove_key_file
 from zts.settings import Endpoints, Settings
 
@@ -51,7 +54,7 @@ def test_key_file_has_torchserves_form_and_only_its_owner_reads_it(folder: Path)
         async with serving(token_auth=True, on_request=replies):
             raw = json.loads((folder / KEY_FILE).read_text())
             assert list(raw) == ["management", "inference", "API"]
-            assert all(len(row["key"]) == 8 for row in raw.values())
+            assert all(len(row["key"]) == 32 for row in raw.values())
             assert raw["management"]["expiration time"].endswith("Z")
             assert "expiration time" not in raw["API"]
             assert stat.S_IMODE((folder / KEY_FILE).stat().st_mode) == 0o600
@@ -228,3 +231,99 @@ def test_stopping_removes_the_file_of_the_instance(folder: Path) -> None:
     assert remove_key_file(folder / "run")
     assert not (folder / KEY_FILE).exists()
     assert not remove_key_file(folder / "run")
+
+
+def test_a_renewal_waits_for_no_lock_that_other_programs_can_take(folder: Path) -> None:
+    guard = TokenGuard.of_instance(settings_in(folder), 0)
+    assert guard is not None
+    old = keys()
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        guard.renew(INFERENCE, f"Bearer {old['API']}")
+    finally:
+        os.close(descriptor)
+    assert keys()["inference"] != old["inference"]
+
+
+def test_a_renewal_that_hangs_holds_up_no_other_request(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(TokenGuard, "renew", lambda *_: release.wait(60))
+
+    async def scenario() -> None:
+        async with serving(token_auth=True) as s:
+            headers = {"Authorization": f"Bearer {keys()['API']}"}
+            waiting = asyncio.create_task(s.fetch("GET", "/token?type=inference", surface="management", **headers))
+            right = {"Authorization": f"Bearer {keys()['inference']}"}
+            for _ in range(3):
+                assert (await s.fetch("POST", "/predictions/m", b"x", **right)).body == b"x"
+            assert not waiting.done()
+            release.set()
+            assert (await waiting).status == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_lock_that_is_held_for_ever_ends_a_renewal_with_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = TokenGuard.of_instance(settings_in(folder), 0)
+    assert guard is not None
+    monkeypatch.setattr(tokens, "_LOCK_S", 0.05)
+    old = keys()
+    with open(folder / "run" / "tokens.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another renewal does not end"):
+            guard.renew(INFERENCE, f"Bearer {old['API']}")
+    assert keys() == old
+
+
+def test_keys_cannot_be_guessed(folder: Path) -> None:
+    TokenGuard.of_instance(settings_in(folder), 0)
+    made = keys()
+    assert {len(text) for text in made.values()} == {32}
+    assert len(set(made.values())) == 3
+
+
+def test_wrong_keys_are_answered_ever_later_and_right_ones_at_once(folder: Path) -> None:
+    async def scenario() -> None:
+        async with serving(token_auth=True) as s:
+            delays: list[float] = []
+            loop = asyncio.get_running_loop()
+            ask = loop.call_later
+
+            def call_later(delay_s: float, call: Any, *args: Any, **more: Any) -> Any:
+                if getattr(call, "__name__", "") == "answer":
+                    delays.append(delay_s)
+                    delay_s = 0.0
+                return ask(delay_s, call, *args, **more)
+
+            loop.call_later = call_later  # type: ignore[method-assign]
+            for _ in range(8):
+                answer = await s.fetch("POST", "/predictions/m", b"x", Authorization="Bearer wrong")
+                assert (answer.status, answer.json()["type"]) == (400, "InvalidKeyException")
+            answer = await s.fetch("GET", "/models", surface="management", Authorization="Bearer wrong")
+            assert answer.status == 400
+            assert delays == [0.05, 0.1, 0.2, 0.4]
+            right = {"Authorization": f"Bearer {keys()['inference']}"}
+            assert (await s.fetch("POST", "/predictions/m", b"x", **right)).body == b"x"
+            assert len(delays) == 4
+
+    asyncio.run(scenario())
+
+
+def test_stopping_removes_no_file_that_a_stranger_names(folder: Path) -> None:
+    settings = settings_in(folder)
+    TokenGuard.of_instance(settings, 0)
+    mark = folder / "run" / "key_file_of.json"
+    precious = folder / "precious.txt"
+    precious.write_text("x")
+    mark.write_text(json.dumps({"path": str(precious), "instance": 0}))
+    remove_key_file(folder / "run")
+    assert precious.exists()
+    link = folder / "elsewhere" / KEY_FILE
+    link.parent.mkdir()
+    link.symlink_to(precious)
+    mark.write_text(json.dumps({"path": str(link), "instance": 0}))
+    remove_key_file(folder / "run")
+    assert link.is_symlink() and precious.exists()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,142 @@ def test_the_models_packages_come_before_the_servers(tmp_path: Path) -> None:
     assert [sys.path[0], sys.path[2]] == [str(folder), str(own)]
     assert bytes(service.run([job(1, b"x")])[0].body).startswith(b"own ")
     assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(own)
+
+
+# Each is a way to name something of the archive; what it names then changes.
+NAMED = {
+    "a folder": ("./pkg", "pkg/setup.py"),
+    "a folder with extras": ("./pkg[x]", "pkg/sub/more.py"),
+    "editable": ("-e ./pkg", "pkg/setup.py"),
+    "the archive itself": (".", "handler.py"),
+    "a wheel": ("./deep.whl", "deep.whl"),
+    "by URL": ("x @ file:./deep.whl", "deep.whl"),
+    "by URL with a hash": ("x@file:deep.whl#sha256=0", "deep.whl"),
+    "quoted": ("'./deep.whl' ; python_version > '3'", "deep.whl"),
+    "further requirements": ("-r more.txt", "more.txt"),
+    "further requirements, glued": ("-rmore.txt", "more.txt"),
+    "further requirements, long": ("--requirement=more.txt", "more.txt"),
+    "nested": ("-r outer.txt", "deep.whl"),
+    "constraints": ("-c more.txt", "more.txt"),
+    "a folder of wheels": ("--find-links wheels\nzts_tiny", "wheels/a.whl"),
+    "a folder of wheels, short": ("-f wheels\nzts_tiny", "wheels/a.whl"),
+    "continued": ("-r \\\nmore.txt", "more.txt"),
+    "by a variable": ("-r ${PIP_MORE}", "more.txt"),
+    "percent-encoded": ("x @ file:./d%65ep.whl", "deep.whl"),
+}
+
+
+@pytest.mark.parametrize("how", NAMED)
+def test_whatever_the_requirements_name_is_part_of_the_key(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line, changed = NAMED[how]
+    monkeypatch.setenv("PIP_MORE", "more.txt")
+    folder = write_archive(
+        tmp_path / "a",
+        {
+            "handler.py": "",
+            "requirements.txt": f"{line}\n",
+            "pkg/setup.py": "1",
+            "pkg/sub/more.py": "1",
+            "deep.whl": "1",
+            "more.txt": "one==1\n",
+            "outer.txt": "-r inner.txt\n",
+            "inner.txt": "./deep.whl\n",
+            "wheels/a.whl": "1",
+        },
+        handler="handler",
+        requirementsFile="requirements.txt",
+    )
+    before = key_of(folder)
+    assert key_of(folder) == before
+    (folder / changed).write_text("other==2\n")
+    assert key_of(folder) != before
+
+
+def key_of(folder: Path, **values: Any) -> Path:
+    plan = environments._plan(folder, replace(settings(), **values))
+    assert plan is not None
+    return plan.folder
+
+
+def test_settings_of_pip_are_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = archive(tmp_path / "a")
+    before = key_of(folder)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    assert key_of(folder) != before
+
+
+def test_equal_requirements_of_two_archives_share_an_environment(tmp_path: Path) -> None:
+    assert key_of(archive(tmp_path / "a")) == key_of(archive(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("name", ["venv.py", "pip.py", "ensurepip.py", "sitecustomize.py", "usercustomize.py", "re.py"])
+def test_building_runs_no_module_of_the_archive(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = archive(tmp_path / "a", config="useVenv: true\n")
+    witness = tmp_path / "witness"
+    (folder / name).write_text(f"open({str(witness)!r}, 'w').close()\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    assert environments.ensure(folder, model="m", settings=settings()) is not None
+    assert not witness.exists()
+
+
+def test_a_build_sees_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "PATH": "/bin",
+        "HOME": "/root",
+        "PIP_INDEX_URL": "x",
+        "https_proxy": "y",
+        "LC_ALL": "C",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "ZTS_KEY": "secret",
+        "PYTHONPATH": "/archive",
+        "LD_PRELOAD": "/archive/evil.so",
+        "DB_PASSWORD": "secret",
+    }
+    passed = environments.build_environment(given, "HOM.")
+    assert sorted(passed) == ["LC_ALL", "PATH", "PIP_INDEX_URL", "https_proxy"]
+
+
+@pytest.mark.parametrize("config", ["", "useVenv: true\n"])
+def test_an_operator_can_refuse_environments(tmp_path: Path, config: str) -> None:
+    folder = archive(tmp_path / "a", config=config)
+    with pytest.raises(BadRequest, match="zts_requirements=refuse"):
+        environments.ensure(folder, model="m", settings=replace(settings(), requirements="refuse"))
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "./pkg",
+        "-e .",
+        "--index-url http://127.0.0.1:1/",
+        "x @ file:./deep.whl",
+        "git+https://example.org/x",
+        "x==1 --config-settings=a=b",
+        "/abs/path.whl",
+        "-r more.txt",
+        "--no-binary :all:",
+    ],
+)
+def test_wheels_of_named_projects_only(tmp_path: Path, line: str) -> None:
+    folder = write_archive(
+        tmp_path / "a",
+        {"handler.py": "", "requirements.txt": f"fine==1.0\n{line}\n", "more.txt": ""},
+        handler="handler",
+        requirementsFile="requirements.txt",
+    )
+    with pytest.raises(BadRequest, match="is no plain requirement"):
+        key_of(folder, requirements="wheels")
+
+
+def test_plain_requirements_pass_where_only_wheels_are_installed(tmp_path: Path) -> None:
+    lines = ["a", "b==1.0", "c[x,y]>=2,<3", "d ~= 1.4.2", 'e>1; python_version < "3.8"', "f==1 --hash=sha256:00", "# g"]
+    folder = write_archive(
+        tmp_path / "a",
+        {"handler.py": "", "requirements.txt": "\n".join(lines)},
+        handler="handler",
+        requirementsFile="requirements.txt",
+    )
+    assert key_of(folder, requirements="wheels") != key_of(folder)

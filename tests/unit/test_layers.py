@@ -28,6 +28,8 @@ LAYERS = {
     "zts.config_keys": 1,
     "zts.config_sources": 1,
     "zts.snapshots": 1,
+    "zts.http.connection_limit": 1,
+    "zts.http.failed_keys": 1,
     "zts.wire*": 1,
     "zts.metrics*": 1,
     "zts.metrics.definition_file": 3,

@@ -5,9 +5,13 @@ Models' own handlers derive from it and override single steps, so its attributes
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
+import re
+import stat
+import tempfile
 from abc import ABC
 from typing import Any, Final
 
@@ -235,7 +239,7 @@ class BaseHandler(ABC):  # noqa: B024  # as there: a class of its own for isinst
 
     def _infer_with_profiler(self, data: Any) -> tuple[Any, Any]:
         """Return (answers, profile) of the three stages under torch's profiler, which writes a trace of each call."""
-        folder = f"/tmp/pytorch_profiler/{getattr(self.context, 'model_name', 'model')}"
+        folder = _profiler_folder(str(getattr(self.context, "model_name", "model")))
         usual = {
             "activities": [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA],
             "record_shapes": True,
@@ -265,3 +269,16 @@ def _why_not(path: str) -> str:
     if path.endswith(".so"):
         return f"{name}, and model-config.yaml does not say 'pt2: {{export: {{aot_compile: true}}}}'"
     return f"{name}, which is none of .pt, .pt2, .onnx, .so (with a model file it may have any name)"
+
+
+def _profiler_folder(model_name: str) -> str:
+    """Return where traces of torch's profiler go: TorchServe's place, unless another user could have prepared it."""
+    folder = os.path.join(tempfile.gettempdir(), "pytorch_profiler")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)
+    is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    if not is_ours:
+        folder = tempfile.mkdtemp(prefix="pytorch_profiler-")
+        log.warning("traces of the profiler go to %s, because another user may write into the usual folder", folder)
+    return os.path.join(folder, re.sub(r"[^\w.-]", "_", model_name))

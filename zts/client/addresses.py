@@ -6,8 +6,10 @@ import argparse
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from zts.errors import BrokerUnavailable
+from zts.ownership import check_ours
 from zts.settings import Endpoints
 
 __all__ = ["default_endpoints", "no_broker"]
@@ -19,18 +21,21 @@ def default_endpoints(environ: Mapping[str, str] | None = None, runtime_dir: str
     ``ZTS_CLIENT_ADDRESS`` and ``ZTS_CONTROL_ADDRESS`` name single sockets, ``ZTS_RUNTIME_DIR`` the folder of all.
 
     Raises:
-        ConfigError: If the folder's name is too long for a socket in it.
+        ConfigError: If the folder's name is too long for a socket in it, or other users could have made the folder.
     """
     from zts.config import check_ipc_path, instance_dir  # reads configuration files too: loaded only when needed
 
     environ = os.environ if environ is None else environ
-    endpoints = Endpoints.in_folder(instance_dir(argparse.Namespace(runtime_dir=runtime_dir), environ))
+    folder = instance_dir(argparse.Namespace(runtime_dir=runtime_dir), environ)
+    endpoints = Endpoints.in_folder(folder)
     if runtime_dir is None:
         endpoints = replace(
             endpoints,
             client=environ.get("ZTS_CLIENT_ADDRESS") or endpoints.client,
             control=environ.get("ZTS_CONTROL_ADDRESS") or endpoints.control,
         )
+    if any(getattr(endpoints, name).startswith(f"ipc://{folder}/") for name in ("client", "control")):
+        check_ours(Path(folder))
     check_ipc_path(endpoints.client)
     check_ipc_path(endpoints.control)
     return endpoints

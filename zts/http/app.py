@@ -22,7 +22,7 @@ from zts.http.exchange import PREDICTOR_PATHS, Exchange
 from zts.http.link import BrokerLink
 from zts.http.parsing import segments_of
 from zts.http.responses import Answer, cors_lines, error_answer, response_head
-from zts.http.tokens import INFERENCE, TokenGuard
+from zts.http.tokens import INFERENCE, KeyRefused, TokenGuard
 from zts.settings import Settings
 
 __all__ = ["Application", "Handler", "Surface", "Tally", "method_not_allowed"]
@@ -148,6 +148,8 @@ class Application(httputil.HTTPServerConnectionDelegate):
                 if self.guard is not None:
                     self.guard.check(INFERENCE, exchange.headers.get("Authorization"))
                 self.predictor.take(exchange)
+            except KeyRefused as exc:
+                self._refuse_key(exchange, exc)
             except ZtsError as exc:
                 exchange.answer(error_answer(exc))
             except Exception:
@@ -160,11 +162,24 @@ class Application(httputil.HTTPServerConnectionDelegate):
     async def _run(self, exchange: Exchange) -> None:
         try:
             answer: Answer | None = await self._find(exchange)(exchange)
+        except KeyRefused as exc:
+            self._refuse_key(exchange, exc)
+            return
         except ZtsError as exc:
             answer = error_answer(exc)
         except Exception:
             answer = _unexpected(exchange)
         if answer is not None:
+            exchange.answer(answer)
+
+    def _refuse_key(self, exchange: Exchange, error: KeyRefused) -> None:
+        """Answer a request whose key does not fit; the more often its address fails, the later."""
+        answer = error_answer(error)
+        host = exchange.peer.rpartition(":")[0]  # without the port, which each connection has its own of
+        delay_s = self.guard.failed.delay_s(host, monotonic()) if self.guard is not None else 0.0
+        if delay_s and not self.is_draining:
+            asyncio.get_running_loop().call_later(delay_s, exchange.answer, answer)
+        else:
             exchange.answer(answer)
 
     def _find(self, exchange: Exchange) -> Handler:

@@ -10,7 +10,8 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from zts.errors import DeadlineExceeded, ZtsError
+from zts.errors import DeadlineExceeded, QueueFull, ZtsError
+from zts.http.fast_limits import TOO_MANY_CONNECTIONS
 from zts.http.fast_reader import RequestReader
 from zts.http.fast_responder import Responder
 
@@ -32,6 +33,7 @@ class FastConnection(asyncio.Protocol):
 
     Args:
         server: Whose delegate serves it.
+        is_counted: The server's limit has admitted it already.
 
     Attributes:
         server: See above.
@@ -43,8 +45,9 @@ class FastConnection(asyncio.Protocol):
         deadline: When ``expire`` is due, in the loop's time.
     """
 
-    def __init__(self, server: FastServer) -> None:
+    def __init__(self, server: FastServer, *, is_counted: bool = False) -> None:
         self.server = server
+        self._is_counted = is_counted
         self.address: Any = None
         self.peer = "/unix"
         self.open: deque[Responder] = deque()
@@ -69,7 +72,13 @@ class FastConnection(asyncio.Protocol):
         self.address = address = transport.get_extra_info("peername")
         if isinstance(address, tuple) and len(address) >= 2:
             self.peer = f"/{address[0]}:{address[1]}"
-        self.deadline = self.server.now + self._limits.idle_s
+        if not self._is_counted and not self.server.admit(address):
+            self.is_over = True
+            self._transport.write(self.server.refusal(QueueFull(TOO_MANY_CONNECTIONS)))
+            self._transport.close()
+            return
+        self._is_counted = True
+        self.deadline = self.server.now + self._limits.first_byte_s
         self.server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -77,9 +86,16 @@ class FastConnection(asyncio.Protocol):
         self._transport = None
         self.is_over = True
         self.server.connections.discard(self)
+        self.no_longer_counted()
         self._drop_all()
         self._resolve_drained()
         self.server.delegate.on_close(self)
+
+    def no_longer_counted(self) -> None:
+        """Make room for another connection in the server's limit; once."""
+        if self._is_counted:
+            self._is_counted = False
+            self.server.limit.leave(self.address)
 
     def data_received(self, data: bytes) -> None:
         """Read what came."""

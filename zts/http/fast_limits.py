@@ -7,8 +7,11 @@ are ours, because TorchServe has none and keeps a silent connection for ever.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Limits"]
+__all__ = ["TOO_MANY_CONNECTIONS", "Limits"]
+
+TOO_MANY_CONNECTIONS: Final = "Too many connections: close idle ones, or send requests over fewer of them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,7 @@ class Limits:
         discarded_bytes: What is still read, and thrown away, behind an answer that ends the connection.
         head_s: From a head's first byte to its last.
         body_s: Longest silence within a body.
+        first_byte_s: From the beginning of a connection to its first byte.
         idle_s: Longest silence between requests.
         write_s: Longest time in which a client that is owed bytes takes none.
         linger_s: How long a connection that we have ended waits for the client to end it too, so that the client can
@@ -42,7 +46,8 @@ class Limits:
     discarded_bytes: int = 64 * 1024 * 1024
     head_s: float = 30.0
     body_s: float = 60.0
-    idle_s: float = 3600.0
+    first_byte_s: float = 30.0
+    idle_s: float = 600.0
     write_s: float = 120.0
     linger_s: float = 2.0
 

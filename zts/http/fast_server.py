@@ -10,11 +10,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tornado import httputil
 
 from zts.errors import ZtsError
+from zts.http.connection_limit import ConnectionLimit
 from zts.http.fast_connection import FastConnection
 from zts.http.fast_head import Head, parse_head
 from zts.http.fast_limits import Limits
@@ -30,6 +31,7 @@ _MAX_SWEEP_S: Final = 1.0
 _FLUSH_S: Final = 0.75
 _LINGER_S: Final = 0.25
 _POLL_S: Final = 0.01
+_MANY: Final = 1 << 20
 # Clients repeat themselves: the same head comes again and again, and is read once.
 _MAX_HEADS: Final = 512
 _MAX_KEPT_HEAD_BYTES: Final = 2048
@@ -51,6 +53,7 @@ class FastServer:
         refusal: Makes the whole answer, head and body, for what never became a request; it must say that the
             connection ends.
         limits: What clients may do.
+        limit: Of connections, shared with the other servers of the process; None: of this one alone, and large.
         ssl_context: For TLS.
         quick: See below.
 
@@ -70,6 +73,7 @@ class FastServer:
         loop: asyncio.AbstractEventLoop,
         refusal: Callable[[ZtsError], bytes],
         limits: Limits | None = None,
+        limit: ConnectionLimit | None = None,
         ssl_context: ssl.SSLContext | None = None,
         quick: Quick | None = None,
     ) -> None:
@@ -77,6 +81,7 @@ class FastServer:
         self.loop = loop
         self.refusal = refusal
         self.limits = limits or Limits()
+        self.limit = limit or ConnectionLimit(_MANY)
         self.connections: set[FastConnection] = set()
         self.now = loop.time()
         self.done: asyncio.Future[None] = loop.create_future()
@@ -86,7 +91,9 @@ class FastServer:
         self._ssl_context = ssl_context
         self.heads: dict[bytes, Head] = {}
         self._listening: list[asyncio.Task[asyncio.AbstractServer]] = []
-        shortest = min(self.limits.head_s, self.limits.body_s, self.limits.idle_s, self.limits.linger_s)
+        shortest = min(
+            self.limits.first_byte_s, self.limits.head_s, self.limits.body_s, self.limits.idle_s, self.limits.linger_s
+        )
         self._sweep_s = min(_MAX_SWEEP_S, shortest / 2)
         self._sweep_handle = loop.call_later(self._sweep_s, self._sweep)
 
@@ -104,6 +111,24 @@ class FastServer:
 
     def _connect(self) -> FastConnection:
         return FastConnection(self)
+
+    def admit(self, address: Any) -> bool:
+        """Count a new connection, in the place of one that has been idle for longest if there are too many.
+
+        Args:
+            address: Of its peer.
+
+        Returns:
+            False: it is to be refused.
+        """
+        if self.limit.admit(address):
+            return True
+        idle = min((row for row in self.connections if row.is_idle), key=lambda row: row.deadline, default=None)
+        if idle is None:
+            return False
+        idle.close()
+        idle.no_longer_counted()
+        return self.limit.admit(address)
 
     def head_of(self, raw: bytes) -> Head:
         """Return what a request head says.

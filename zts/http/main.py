@@ -15,11 +15,13 @@ from uuid import uuid4
 
 from zts.allocator import keep_freed_memory
 from zts.clock import monotonic
+from zts.descriptors import raise_file_limit
 from zts.errors import BrokerUnavailable, ConfigError, ServerStopping
 from zts.garbage import spare_what_is_here
 from zts.http.addresses import BoundAddress, bind_all
 from zts.http.api_description import ApiDescription, describe_api
 from zts.http.app import Application, Surface, Tally
+from zts.http.connection_limit import ConnectionLimit, most_connections
 from zts.http.embedded_link import EmbeddedLink
 from zts.http.health import Health
 from zts.http.inference import Inference, Predictor
@@ -82,10 +84,11 @@ class HttpService:
         self._link = self._make_link()
         self._link.start(loop)
         predictor = Predictor(self._link, self._tally)
+        limit = self._connection_limit()
         for row in self._bound:
             metrics = Metrics(self._settings.metrics_mode, definitions, self._link, self._tally.counters)
             app = _application(self._settings, row.surfaces, self._link, predictor, self._tally, guard, metrics)
-            server = make_server(self._settings, row, app, loop)
+            server = make_server(self._settings, row, app, loop, limit)
             server.add_sockets(row.sockets)
             self._apps.append(app)
             self._servers.append(server)
@@ -94,6 +97,10 @@ class HttpService:
             self._metrics_log = MetricsLog(self._settings.metrics_mode, definitions, self._link)
             self._metrics_log.start(loop)
         self._write_addresses()
+
+    def _connection_limit(self) -> ConnectionLimit:
+        most = most_connections(self._settings.max_connections, raise_file_limit())
+        return ConnectionLimit(most, self._settings.max_connections_per_address)
 
     def _make_link(self) -> ZmqLink | EmbeddedLink:
         settings = self._settings

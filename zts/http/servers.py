@@ -8,11 +8,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from zts.errors import ZtsError
 from zts.http.addresses import BoundAddress
 from zts.http.app import Application
+from zts.http.connection_limit import ConnectionLimit
 from zts.http.fast_connection import FastConnection
 from zts.http.fast_limits import Limits
 from zts.http.fast_server import FastServer
@@ -45,8 +46,17 @@ class Server(Protocol):
         """End all connections."""
 
 
-def make_server(settings: Settings, bound: BoundAddress, app: Application, loop: asyncio.AbstractEventLoop) -> Server:
+def make_server(
+    settings: Settings,
+    bound: BoundAddress,
+    app: Application,
+    loop: asyncio.AbstractEventLoop,
+    limit: ConnectionLimit,
+) -> Server:
     """Return the server of an address; it serves once it gets the sockets.
+
+    Args:
+        limit: Of the connections of all servers of this process.
 
     Raises:
         ConfigError: If the certificate of an https address cannot be used.
@@ -56,28 +66,29 @@ def make_server(settings: Settings, bound: BoundAddress, app: Application, loop:
         # Requests that change something are served one by one, also when a client pipelines them.
         limits = Limits() if bound.surfaces == ("inference",) else Limits(pipelined=1)
         quick = QuickLane(app, app.predictor) if app.predictor is not None else None
-        fast = FastServer(app, loop=loop, refusal=app.refusal, limits=limits, quick=quick)
-        return fast if context is None else _TlsServer(_FastAdopter(fast, loop, context), loop, app.cors)
-    plain = TornadoServer(app, refusal=app.refusal, ssl_context=context)
-    return plain if context is None else _TlsServer(plain, loop, app.cors)
+        fast = FastServer(app, loop=loop, refusal=app.refusal, limits=limits, limit=limit, quick=quick)
+        return fast if context is None else _TlsServer(_FastAdopter(fast, loop, context, limit), loop, app.cors, limit)
+    plain = TornadoServer(app, loop=loop, refusal=app.refusal, limit=limit, ssl_context=context)
+    return plain if context is None else _TlsServer(plain, loop, app.cors, limit)
 
 
 class _Adopter(Server, Protocol):
-    def adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that somebody else has accepted."""
+    def adopt(self, connection: socket.socket, address: Any) -> None:
+        """Serve a connection that was accepted elsewhere and is counted; count it as gone at its end."""
 
 
 class _TlsServer:
     """Puts a ``TlsDoor`` in front of a server."""
 
-    def __init__(self, inner: _Adopter, loop: asyncio.AbstractEventLoop, cors: str) -> None:
+    def __init__(self, inner: _Adopter, loop: asyncio.AbstractEventLoop, cors: str, limit: ConnectionLimit) -> None:
         self._inner = inner
         self._loop = loop
         self._cors = cors
+        self._limit = limit
         self._doors: list[TlsDoor] = []
 
     def add_sockets(self, sockets: Sequence[socket.socket]) -> None:
-        self._doors.append(TlsDoor(self._loop, sockets, self._inner.adopt, self._cors))
+        self._doors.append(TlsDoor(self._loop, sockets, self._inner.adopt, self._cors, self._limit))
 
     def stop(self) -> None:
         for door in self._doors:
@@ -95,30 +106,36 @@ class _TlsServer:
 class _FastAdopter:
     """Hands accepted connections to the fast wire, behind their TLS handshake."""
 
-    def __init__(self, server: FastServer, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, server: FastServer, loop: asyncio.AbstractEventLoop, context: ssl.SSLContext, limit: ConnectionLimit
+    ) -> None:
         self._server = server
         self._loop = loop
         self._context = context
+        self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add_sockets(self, sockets: Sequence[socket.socket]) -> None:
         self._server.add_sockets(sockets)
 
-    def adopt(self, connection: socket.socket) -> None:
-        task = self._loop.create_task(self._shake_hands(connection))
+    def adopt(self, connection: socket.socket, address: Any) -> None:
+        task = self._loop.create_task(self._shake_hands(connection, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _shake_hands(self, connection: socket.socket, address: Any) -> None:
+        made = FastConnection(self._server, is_counted=True)
         try:
             await self._loop.connect_accepted_socket(
-                lambda: FastConnection(self._server),
+                lambda: made,
                 connection,
                 ssl=self._context,
                 ssl_handshake_timeout=_HANDSHAKE_TIMEOUT_S,
             )
         except (OSError, asyncio.CancelledError) as exc:
             _log.info("no TLS connection: %s", exc)
+            if made.address is None:  # it never got as far as the protocol, which counts it otherwise
+                self._limit.leave(address)
             with contextlib.suppress(OSError):
                 connection.close()
 

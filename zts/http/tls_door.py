@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
+from zts.http.acceptor import Acceptor
+from zts.http.connection_limit import ConnectionLimit
 from zts.http.responses import response_head, status_answer
 
 __all__ = ["TlsDoor"]
@@ -17,7 +19,6 @@ _HANDSHAKE: Final = 0x16  # first byte of every TLS client
 _PATIENCE_S: Final = 30.0
 _LINGER_S: Final = 2.0
 _MAX_READ_BYTES: Final = 64 * 1024
-_ACCEPTS_PER_WAKE: Final = 128
 _PLAIN_TEXT: Final = "This TorchServe instance only accepts HTTPS requests"
 
 
@@ -27,7 +28,9 @@ class TlsDoor:
     Args:
         loop: The running loop.
         sockets: Listening; they belong to the door.
-        adopt: Gets each connection that begins with TLS, with nothing of it read.
+        adopt: Gets each connection that begins with TLS, with nothing of it read, and its peer's address. It is
+            counted in ``limit``; who has it counts it as gone.
+        limit: Of connections; those above it are closed.
         cors: Lines of ``cors_lines``.
     """
 
@@ -35,35 +38,30 @@ class TlsDoor:
         self,
         loop: asyncio.AbstractEventLoop,
         sockets: Sequence[socket.socket],
-        adopt: Callable[[socket.socket], None],
+        adopt: Callable[[socket.socket, Any], None],
         cors: str,
+        limit: ConnectionLimit,
     ) -> None:
         self._loop = loop
         self._adopt = adopt
         self._cors = cors
-        self._sockets = list(sockets)
+        self._limit = limit
         self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}
-        for sock in self._sockets:
-            sock.setblocking(False)
-            loop.add_reader(sock.fileno(), self._accept, sock)
+        self._addresses: dict[socket.socket, Any] = {}
+        self._acceptor = Acceptor(loop, sockets, self._accepted)
 
     def close(self) -> None:
         """Accept nothing more, and drop who has not said anything yet."""
-        for sock in self._sockets:
-            self._loop.remove_reader(sock.fileno())
-            sock.close()
-        self._sockets.clear()
+        self._acceptor.close()
         for connection in list(self._waiting):
             self._drop(connection)
 
-    def _accept(self, sock: socket.socket) -> None:
-        for _ in range(_ACCEPTS_PER_WAKE):
-            try:
-                connection, _address = sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            connection.setblocking(False)
-            self._wait(connection, self._look, _PATIENCE_S)
+    def _accepted(self, connection: socket.socket, address: Any) -> None:
+        if not self._limit.admit(address):
+            connection.close()
+            return
+        self._addresses[connection] = address
+        self._wait(connection, self._look, _PATIENCE_S)
 
     def _wait(self, connection: socket.socket, on_readable: Callable[[socket.socket], None], limit_s: float) -> None:
         self._waiting[connection] = self._loop.call_later(limit_s, self._too_late, connection, on_readable)
@@ -81,6 +79,7 @@ class TlsDoor:
 
     def _drop(self, connection: socket.socket) -> None:
         self._leave(connection)
+        self._limit.leave(self._addresses.pop(connection))
         connection.close()
 
     def _look(self, connection: socket.socket) -> None:
@@ -95,7 +94,7 @@ class TlsDoor:
             return
         self._leave(connection)
         if first[0] == _HANDSHAKE:
-            self._adopt(connection)
+            self._adopt(connection, self._addresses.pop(connection))
             return
         answer = status_answer(_PLAIN_TEXT, 403)
         head = response_head(answer, str(uuid4()), len(answer.body), close=True, cors=self._cors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from zts.http.app import Handler
@@ -29,5 +30,8 @@ class TokenRoute:
         return self._renew if list(segments) == ["token"] else None
 
     async def _renew(self, exchange: Exchange) -> Answer:
-        self._guard.renew(exchange.parameters.get("type", ""), exchange.headers.get("Authorization"))
+        # In a thread: the file and its lock may take their time, and predictions must not wait for them.
+        await asyncio.to_thread(
+            self._guard.renew, exchange.parameters.get("type", ""), exchange.headers.get("Authorization")
+        )
         return Answer(200, b"\n")

@@ -8,6 +8,7 @@ instance; a new instance makes new ones. No sockets, no Tornado.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hmac
 import json
@@ -15,6 +16,7 @@ import logging
 import os
 import re
 import secrets
+import select
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,9 +25,21 @@ from typing import Final
 
 from zts.clock import monotonic, wall_time_s
 from zts.errors import ClientError, ConfigError
+from zts.http.failed_keys import FailedKeys
+from zts.ownership import check_ours, is_our_file
 from zts.settings import Settings
 
-__all__ = ["API", "INFERENCE", "KEY_FILE", "MANAGEMENT", "Key", "KeyFile", "TokenGuard", "remove_key_file"]
+__all__ = [
+    "API",
+    "INFERENCE",
+    "KEY_FILE",
+    "MANAGEMENT",
+    "Key",
+    "KeyFile",
+    "KeyRefused",
+    "TokenGuard",
+    "remove_key_file",
+]
 
 _log = logging.getLogger("zts.http.tokens")
 
@@ -37,13 +51,24 @@ API: Final = "API"
 AUTHORIZATION_TEXT: Final = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 AUTHENTICATION_TEXT: Final = "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
 
-_KEY_BYTES: Final = 6  # 8 characters of base64, as TorchServe's
+# 32 characters of base64. TorchServe's have 8, which a patient caller could guess.
+_KEY_BYTES: Final = 24
 _EXPIRY: Final = "expiration time"
 # How old our knowledge of the file may be while keys match; one that does not match is looked up at once.
 _FRESH_S: Final = 0.25
 # Which key file belongs to this instance, in its runtime folder.
 _MARK_FILE: Final = "key_file_of.json"
+_LOCK_FILE: Final = "tokens.lock"
+# A renewal holds the lock for the time that a file takes to be written.
+_LOCK_S: Final = 2.0
+_LOCK_RETRY_S: Final = 0.01
 _BEARER: Final = re.compile(r"\s*Bearer\s+(\S+)\s*")
+
+
+class KeyRefused(ClientError):
+    """A key that is missing, wrong or expired."""
+
+    type_name = "InvalidKeyException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +88,12 @@ class KeyFile:
     Args:
         path: Where it is.
         lifetime_s: How long the management and inference keys are valid.
+        lock_folder: Only the instance's own processes may enter it; None: only this process renews keys.
     """
 
-    def __init__(self, path: Path, lifetime_s: float) -> None:
+    def __init__(self, path: Path, lifetime_s: float, lock_folder: Path | None = None) -> None:
         self.path = path
+        self._lock_folder = lock_folder
         self._lifetime_s = lifetime_s
 
     def create(self) -> None:
@@ -79,12 +106,12 @@ class KeyFile:
             self._write({MANAGEMENT: self._fresh(), INFERENCE: self._fresh(), API: Key(_random_text())})
 
     def renew(self, name: str) -> None:
-        """Replace one key; the others stay as the file has them now.
+        """Replace one key; the others stay as the file has them now. May block for two seconds.
 
         Raises:
             ConfigError: If the file cannot be read or written.
         """
-        with self._written(), _locked(self.path):
+        with self._written(), _locked(self._lock_folder):
             self._write({**self.read(), name: self._fresh()})
 
     def read(self) -> dict[str, Key]:
@@ -137,6 +164,9 @@ class TokenGuard:
     Args:
         key_file: The instance's.
         failure_status: Status of refusals: 400 as TorchServe, or 401.
+
+    Attributes:
+        failed: How long refusals are held back.
     """
 
     def __init__(self, key_file: KeyFile, failure_status: int = 400) -> None:
@@ -145,6 +175,7 @@ class TokenGuard:
         self._keys: Keys = {}
         self._changed_at = (0, 0)
         self._looked_at = float("-inf")
+        self.failed = FailedKeys()
 
     @classmethod
     def of_instance(cls, settings: Settings, index: int) -> TokenGuard | None:
@@ -157,7 +188,7 @@ class TokenGuard:
         """
         if not settings.token_auth:
             return None
-        key_file = KeyFile(Path.cwd() / KEY_FILE, settings.token_expiration_min * 60)
+        key_file = KeyFile(Path.cwd() / KEY_FILE, settings.token_expiration_min * 60, Path(settings.runtime_dir))
         if index == 0:
             _create_once(key_file, Path(settings.runtime_dir))
         return cls(key_file, settings.auth_failure_status)
@@ -170,16 +201,16 @@ class TokenGuard:
             authorization: Its header, None without one.
 
         Raises:
-            ClientError: If the key is missing, wrong or expired.
+            KeyRefused: If the key is missing, wrong or expired.
         """
         if not self._fits(name, authorization):
             raise self._refusal(AUTHORIZATION_TEXT)
 
     def renew(self, name: str, authorization: str | None) -> None:
-        """Make a new management or inference key; the API key is needed for that.
+        """Make a new management or inference key; the API key is needed for that. May block: not on an event loop.
 
         Raises:
-            ClientError: If the API key is missing or wrong, or there is no such key to renew.
+            KeyRefused: If the API key is missing or wrong, or there is no such key to renew.
             ConfigError: If the file cannot be written.
         """
         if name not in (MANAGEMENT, INFERENCE) or not self._fits(API, authorization):
@@ -188,8 +219,8 @@ class TokenGuard:
         self._look(force=True)
         _log.info("the %s key was renewed", name)
 
-    def _refusal(self, text: str) -> ClientError:
-        return ClientError(text, http_status=self._failure_status, type_name="InvalidKeyException")
+    def _refusal(self, text: str) -> KeyRefused:
+        return KeyRefused(text, http_status=self._failure_status)
 
     def _fits(self, name: str, authorization: str | None) -> bool:
         given = _BEARER.fullmatch(authorization) if authorization else None
@@ -225,14 +256,23 @@ class TokenGuard:
 
 
 def remove_key_file(runtime_dir: Path) -> bool:
-    """Remove the key file that an instance made, once it has stopped; return whether there was one."""
+    """Remove the key file that an instance made, once it has stopped; return whether there was one.
+
+    Raises:
+        ConfigError: If other users could have made the folder and what it says.
+    """
+    check_ours(runtime_dir)
     mark = runtime_dir / _MARK_FILE
     try:
+        if not is_our_file(mark):
+            return False
         path = Path(json.loads(mark.read_text(encoding="utf-8"))["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     removed = False
-    for name in (path, mark):
+    if path.name != KEY_FILE or not is_our_file(path):
+        path = mark
+    for name in {path, mark}:
         with contextlib.suppress(OSError):
             name.unlink()
             removed = True
@@ -289,11 +329,28 @@ def _replace_file(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a folder: two processes that renew at once must not lose one of the keys."""
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+def _locked(folder: Path | None) -> Iterator[None]:
+    """Hold the lock of the instance's own folder: two processes that renew at once must not lose one of the keys.
+
+    A lock in the folder of the key file would be open to every local program, and could be held for ever.
+
+    Raises:
+        OSError: If the lock cannot be had in two seconds.
+    """
+    if folder is None:
+        yield
+        return
+    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        deadline = monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    raise OSError(errno.EAGAIN, "another renewal does not end") from None
+                select.select([], [], [], _LOCK_RETRY_S)
         yield
     finally:
         os.close(descriptor)

@@ -21,6 +21,7 @@ from typing import Any, Final
 from zts.clock import monotonic
 from zts.config import default_runtime_dir, load_settings
 from zts.errors import ConfigError, Conflict
+from zts.ownership import check_ours, make_private_folder
 
 __all__ = ["Instance", "find_instance"]
 
@@ -73,20 +74,9 @@ class Instance:
         """Make the folder, readable by its owner only.
 
         Raises:
-            ConfigError: If it cannot be made, or it or its parent belongs to somebody else.
+            ConfigError: If it cannot be made, or other users could have put it there.
         """
-        folder = self.runtime_dir
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path, owners in ((folder, (os.getuid(),)), (folder.parent, (os.getuid(), 0))):
-                owner = path.stat().st_uid
-                if owner not in owners:
-                    raise ConfigError(
-                        f"the runtime folder {path} belongs to another user (uid {owner}): set one with --runtime-dir"
-                    )
-            folder.chmod(0o700)
-        except OSError as exc:
-            raise ConfigError(f"the runtime folder {folder} cannot be made: {exc.strerror}") from None
+        make_private_folder(self.runtime_dir)
 
     def acquire(self) -> list[str]:
         """Take the lock, clear what a dead predecessor left, and return notes for the user.
@@ -202,7 +192,7 @@ def find_instance(runtime_dir: str | None, ts_config: str | None, environ: Mappi
     """Return the instance that these flags and this environment mean, as ``zts start`` would choose it.
 
     Raises:
-        ConfigError: If ``ts_config`` is given and unusable.
+        ConfigError: If ``ts_config`` is given and unusable, or other users could have made the folder.
     """
     if runtime_dir is None:
         try:
@@ -213,4 +203,6 @@ def find_instance(runtime_dir: str | None, ts_config: str | None, environ: Mappi
                 raise
             # A stop must work although, say, the model store is gone.
             runtime_dir = default_runtime_dir(environ, os.getuid(), tempfile.gettempdir())
-    return Instance(Path(os.path.abspath(os.path.expanduser(runtime_dir))))
+    folder = Path(os.path.abspath(os.path.expanduser(runtime_dir)))
+    check_ours(folder)
+    return Instance(folder)
