@@ -51,6 +51,7 @@ $(TORCHSERVE_VENV)/installed: Makefile constraints.txt
 	touch $@
 
 conformance: $(VENV)/installed-serve $(TORCHSERVE_VENV)/installed
+	$(BIN)/python -m conformance.names --torchserve $(TORCHSERVE_VENV)/bin/torchserve
 	$(BIN)/python -m conformance.run --torchserve $(TORCHSERVE_VENV)/bin/torchserve $(FLAGS)
 
 # Installs the peers into venvs of their own and prints which goals of speed are reached (FLAGS: benchmarks/compare).

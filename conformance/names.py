@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from zts.workers.import_path import TS_FOLDER
 
-__all__ = ["LEFT_OUT", "TABLE", "Difference", "differences", "left_out", "main", "our_table", "real_table"]
+__all__ = ["LEFT_OUT", "TABLE", "Difference", "differences", "left_out", "main", "matches", "our_table", "real_table"]
 
 ROOT: Final = Path(__file__).parents[1]
 TABLE: Final = ROOT / "tests" / "golden" / "ts_names.json"
@@ -70,7 +70,12 @@ class Difference:
 
 def left_out(found: Difference) -> str:
     """Return why zts is meant to differ there, ``""`` if it is not."""
-    return next((why for pattern, why in LEFT_OUT.items() if fnmatchcase(found.name, pattern)), "")
+    return next((why for pattern, why in LEFT_OUT.items() if matches(found, pattern)), "")
+
+
+def matches(found: Difference, pattern: str) -> bool:
+    """Return whether ``pattern``, of ``LEFT_OUT``, is about this difference."""
+    return fnmatchcase(found.name, pattern)
 
 
 def real_table(python: str) -> Table:

@@ -32,7 +32,7 @@ def restored_process() -> Iterator[None]:
         os.environ.update(environment)
         for name in set(sys.modules) - modules:
             origin = getattr(sys.modules[name], "__file__", None) or ""
-            if name.split(".")[0] == "ts" or "/pytest-" in origin:
+            if name.split(".")[0] == "ts" or name == "zts.compat" or "/pytest-" in origin:
                 del sys.modules[name]
 
 

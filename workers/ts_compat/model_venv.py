@@ -28,4 +28,6 @@ def inherit_site_packages(venv_path: str) -> None:
     if own is None:
         raise FileNotFoundError(f"{venv_path} is no virtual environment: call create_venv first")
     paths = [path for path in (*site.getsitepackages(), site.getusersitepackages()) if os.path.isdir(path)]
-    (own / "inherited-site-packages.pth").write_text("".join(f"{path}\n" for path in paths))
+    # Not the plain paths: this process may live in a virtual environment that inherits, too.
+    lines = [f"import site; site.addsitedir({path!r})\n" for path in paths]
+    (own / "inherited-site-packages.pth").write_text("".join(lines))
