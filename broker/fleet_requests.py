@@ -25,12 +25,11 @@ from zts.errors import (
     ZtsError,
 )
 from zts.registry import ModelSpec
+from zts.settings import REGISTRATION_LIMIT_S
 from zts.wire.messages import Reply, Request
 
-__all__ = ["PREPARE_TIMEOUT_S", "Requests"]
+__all__ = ["Requests"]
 
-# Longest time a node may take to fetch, unpack and read an archive.
-PREPARE_TIMEOUT_S: Final = 900.0
 # How many nodes are asked to prepare it while they go away over it.
 PREPARE_TRIES: Final = 2
 # What starting may take beside loading: placing, forking, importing.
@@ -99,7 +98,7 @@ class Requests:
             self._state.reply_error(connection, request.request_id, _no_node())
 
     def _prepare(self, node: Node, connection: bytes, request: Request, now: float, tries: int) -> None:
-        timeout_s = request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
+        timeout_s = request.timeout_ms / 1000 if request.timeout_ms else REGISTRATION_LIMIT_S
         args = request.args if tries == 1 else {**request.args, "resent": True}
         pending = self._state.ask(node, "model.prepare", int(timeout_s * 1000), args)
         pending.asker, pending.tries = (connection, request), tries

@@ -27,7 +27,7 @@ from typing import Any, Final
 from zts.archive import read_config_file, read_manifest
 from zts.clock import monotonic
 from zts.errors import BadRequest
-from zts.settings import Settings
+from zts.settings import REGISTRATION_LIMIT_S, Settings
 
 __all__ = ["Environment", "cache_folder", "ensure", "find"]
 
@@ -35,8 +35,8 @@ _log = logging.getLogger("zts.node")
 
 # Written last, so that a folder without it is a build that was cut off.
 _READY: Final = ".zts-ready"
-# The broker gives up on a registration after 900 s.
-_BUILD_S: Final = 840.0
+# Compiling some packages takes an hour.
+_BUILD_S: Final = REGISTRATION_LIMIT_S
 _KEPT_LINES: Final = 5
 _MODEL_ERROR: Final = "ModelException"
 _LOCAL: Final = re.compile(r"^(?:-r|-c|--requirement|--constraint|-e)?[ =]?\s*(?:file://)?([^\s;@#]+)")

@@ -149,7 +149,7 @@ class ComputeLoop:
     def _do_rarer(self, action: e.Action) -> None:
         options = self._options
         if isinstance(action, e.SendChunks):
-            self._emit(action.rows)
+            self._send(m.Chunks(options.worker_id, options.epoch, action.rows))
         elif isinstance(action, e.ReportState):
             self._control.put(e.StateReported(action.event, action.reason, action.detail))
         elif isinstance(action, e.Count):
@@ -191,7 +191,11 @@ class ComputeLoop:
         service.submit(items, lambda rows: inbox.put(e.ChunksReady(rows, generation)), done)
 
     def _emit(self, rows: Sequence[m.Result]) -> None:
-        """Send parts of answers now; called by the handler's thread, which is this one."""
+        """Send parts of answers now; called by the handler's thread, which is this one.
+
+        Each part is progress: the run budget counts anew from it, as TorchServe's does.
+        """
+        self._board.running_since = monotonic()
         self._send(m.Chunks(self._options.worker_id, self._options.epoch, rows))
 
     def _send(self, message: m.Message) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from zts.errors import BrokerUnavailable, Conflict, ModelNotFound, ZtsError
-from zts.settings import Settings
+from zts.settings import REGISTRATION_LIMIT_S, Settings
 
 __all__ = [
     "Control",
@@ -25,9 +25,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES: Final = (".mar", ".model", ".tar.gz", ".tgz")
-# Loading has a limit of its own in the broker; this is for fetching and unpacking beside it.
-_FETCH_MARGIN_S: Final = 600.0
 _ATTEMPTS: Final = 3
+_TELL_EVERY_S: Final = 60.0
 _DESCRIBE_S: Final = 5.0
 _MOST_AT_ONCE: Final = 16
 
@@ -139,8 +138,14 @@ def register_models(
         done()
         return
     left = list(reversed(models))
+    in_work = list(models)
     lock = threading.Lock()
+    ended = threading.Event()
     running = min(len(models), _MOST_AT_ONCE)
+
+    def tell() -> None:
+        while not ended.wait(_TELL_EVERY_S):
+            _log.info("still being loaded: %s", ", ".join(model.label for model in in_work))
 
     def work() -> None:
         nonlocal running
@@ -152,10 +157,13 @@ def register_models(
                     break
                 model = left.pop()
             _register(model, settings, control_for, failed)
+            in_work.remove(model)
         if last:
+            ended.set()
             _set_defaults(models, settings, control_for)
             done()
 
+    threading.Thread(target=tell, name="register-tell", daemon=True).start()
     for number in range(running):
         threading.Thread(target=work, name=f"register-{number}", daemon=True).start()
 
@@ -191,8 +199,7 @@ def _ask(model: StartupModel, settings: Settings, control_for: ControlFor) -> No
     try:
         for attempt in range(_ATTEMPTS):
             try:
-                timeout_s = settings.default_startup_timeout_s + _FETCH_MARGIN_S
-                status, body = control.request("models.register", args, timeout_s=timeout_s)
+                status, body = control.request("models.register", args, timeout_s=REGISTRATION_LIMIT_S)
             except BrokerUnavailable:
                 if attempt + 1 == _ATTEMPTS:
                     raise
