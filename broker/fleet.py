@@ -45,6 +45,8 @@ __all__ = ["ADMIN_IDLE_S", "GRACE_S", "Fleet"]
 GRACE_S: Final = 2.0
 # An admin connection that was silent for so long is forgotten; its next request is asked to say hello first.
 ADMIN_IDLE_S: Final = 3600.0
+# How long a node that stopped beating may stand still until what it prepares is asked of another one.
+SILENT_NODE_S: Final = 60.0
 
 _ROLES: Final = (Role.CLIENT, Role.HTTP, Role.WORKER, Role.NODE, Role.ADMIN)
 
@@ -215,6 +217,7 @@ class Fleet:
         state.send(connection, Welcome(state.broker_id, int(state.settings.heartbeat_s * 1000)))
         self._heard(peer, now)
         if hello.role == Role.NODE:
+            state.deadlines.drop(("silent node", hello.peer_id))
             lost = self._nodes.unanswered(hello)
             self._nodes.hello(connection, hello, now)
             self._requests.node_joined(now)
@@ -326,7 +329,11 @@ class Fleet:
         self._forget_peer(event.connection)
 
     def _node_gone(self, node_id: str, reason: str, now: float) -> None:
-        for pending in self._nodes.gone(node_id, reason, now):
+        self._nodes.gone(node_id, reason, now)
+        self._node_left(node_id, reason, now)
+
+    def _node_left(self, node_id: str, reason: str, now: float) -> None:
+        for pending in self._nodes.take_pending(node_id):
             self._requests.node_left(pending, reason, now)
 
     # ------------------------------------------------------------ data socket
@@ -335,16 +342,16 @@ class Fleet:
         connection, hello = event.connection, event.hello
         batch_size = hello.info.get("batch_size")
         if hello.role != Role.WORKER or type(batch_size) is not int or batch_size < 1:
-            self._workers.welcome_data(connection, accepted=False)
+            self._state.answer_data_hello(connection, accepted=False)
             self._state.count("unexpected_message")
             return
         worker = self._state.workers.get(hello.peer_id)
         if worker is None:
             self._state.keep_early(connection, hello.peer_id, hello.epoch, batch_size)
-            self._workers.welcome_data(connection, accepted=True)
+            self._state.answer_data_hello(connection, accepted=True)
             return
         accepted = self._workers.data_hello(worker, connection, hello.epoch, batch_size, now)
-        self._workers.welcome_data(connection, accepted=accepted)
+        self._state.answer_data_hello(connection, accepted=accepted)
 
     def _on_data_left(self, event: DataLeft, now: float) -> None:
         worker = self._state.workers.get(event.worker_id)
@@ -384,7 +391,13 @@ class Fleet:
             if kind == "worker":
                 self._workers.look_at(key, now)
             elif kind == "node":
-                self._node_gone(key, f"no beat for {self._silence_s:g} s", now)
+                # It may stand still only: what it was asked is still its own for a while.
+                self._nodes.gone(key, f"no beat for {self._silence_s:g} s", now, may_return=True)
+                self._state.deadlines.set(("silent node", key), now + SILENT_NODE_S)
+            elif kind == "silent node":
+                reason = f"no beat for {self._silence_s + SILENT_NODE_S:g} s"
+                self._nodes.abandon(key, reason, now)
+                self._node_left(key, reason, now)
             elif kind == "peer":
                 self._forget_peer(key)
             elif kind == "wait":

@@ -10,7 +10,7 @@ from zts.lifecycle import WorkerEvent, WorkerState
 
 __all__ = ["NODE_GONE", "is_out_of_memory", "note_failure"]
 
-# Kind of a failure that came with its node agent's.
+# Kind of a failure that came with its node agent's, of which nothing is heard either.
 NODE_GONE: Final = "node"
 _COMING: Final = (WorkerState.STARTING, WorkerState.LOADING)
 _MEMORY_KINDS: Final = frozenset({"memory", "MemoryError", "OutOfMemoryError", "OutOfResources"})

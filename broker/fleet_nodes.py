@@ -165,32 +165,45 @@ class Nodes:
 
     # ------------------------------------------------------------ going
 
-    def gone(self, node_id: str, reason: str, now: float) -> list[Pending]:
-        """Forget a node; its workers are judged by their own beats. Returns what it never answered."""
+    def gone(self, node_id: str, reason: str, now: float, *, may_return: bool = False) -> None:
+        """Forget a node; its workers are judged by their own beats.
+
+        Args:
+            node_id, reason, now: Which one, why, when.
+            may_return: It is only silent: the processes that it starts are left to it until ``abandon``.
+        """
         state = self._state
         node = state.nodes.pop(node_id, None)
         if node is None:
-            return []
+            return
+        state.epochs_of_pending[node_id] = node.epoch
         state.peers.pop(node.connection, None)
         state.deadlines.drop(("node", node_id))
         state.publish("node", {"node": node_id, "event": "gone", "reason": reason})
         for worker in list(node.slots.values()):
-            if worker.state is WorkerState.STARTING:
-                cause = {"kind": NODE_GONE}
-                self._workers.move(worker, WorkerEvent.SILENT, f"its node agent is gone: {reason}", now, cause)
-            elif not worker.wanted and worker.state not in SERVING:
+            if not worker.wanted and worker.state not in SERVING and worker.state is not WorkerState.STARTING:
                 self._workers.move(worker, WorkerEvent.EXITED, f"its node agent is gone: {reason}", now)
+        if not may_return:
+            self.abandon(node_id, reason, now)
         if not state.nodes and not state.stopping:
             state.deadlines.set(("nodes", None), now + NODE_WAIT_S)
         self.all_changed()
-        return self._take_pending(node_id)
+
+    def abandon(self, node_id: str, reason: str, now: float) -> None:
+        """A node that is gone will not go on with the processes that it was starting."""
+        for worker in list(self._state.workers.values()):
+            if worker.node == node_id and worker.state is WorkerState.STARTING:
+                cause = {"kind": NODE_GONE}
+                self._workers.move(worker, WorkerEvent.SILENT, f"its node agent is gone: {reason}", now, cause)
 
     def unanswered(self, hello: Hello) -> list[Pending]:
-        """Return, and take away, what was asked of an earlier process of a node that came back before it was missed."""
+        """Return, and take away, what was asked of an earlier process of a node that is back."""
         node = self._state.nodes.get(hello.peer_id)
-        return [] if node is None or node.epoch == hello.epoch else self._take_pending(hello.peer_id)
+        epoch = self._state.epochs_of_pending.get(hello.peer_id) if node is None else node.epoch
+        return [] if epoch == hello.epoch else self.take_pending(hello.peer_id)
 
-    def _take_pending(self, node_id: str) -> list[Pending]:
+    def take_pending(self, node_id: str) -> list[Pending]:
+        """Return, and take away, what a node was asked and has not answered."""
         pending = self._state.pending
         taken = [each for each in pending.values() if each.node_id == node_id]
         for each in taken:

@@ -28,13 +28,12 @@ from zts.errors import (
     ZtsError,
 )
 from zts.registry import ModelSpec
+from zts.settings import REGISTRATION_LIMIT_S
 from zts.wire.frames import Role
 from zts.wire.messages import Message, Reply, Request
 
-__all__ = ["PREPARE_TIMEOUT_S", "Requests"]
+__all__ = ["Requests"]
 
-# Longest time a node may take to fetch, unpack and read an archive.
-PREPARE_TIMEOUT_S: Final = 900.0
 # How many nodes are asked to prepare it while they go away over it.
 PREPARE_TRIES: Final = 2
 # What starting may take beside loading: placing, forking, importing.
@@ -357,7 +356,7 @@ class Requests:
 
 
 def _prepare_s(request: Request) -> float:
-    return request.timeout_ms / 1000 if request.timeout_ms else PREPARE_TIMEOUT_S
+    return request.timeout_ms / 1000 if request.timeout_ms else REGISTRATION_LIMIT_S
 
 
 def _leaving(entry: Version) -> bool:

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from zts.broker.events import Event as SchedulerEvent
-from zts.broker.fleet_events import FleetAction, Publish, SendControl, TellScheduler
+from zts.broker.fleet_events import FleetAction, Publish, SendControl, SendWorker, TellScheduler
 from zts.broker.fleet_order import StartOrder
 from zts.broker.liveness import Deadlines
 from zts.errors import ZtsError
 from zts.lifecycle import WorkerState
 from zts.registry import ModelSpec
 from zts.settings import Settings
-from zts.wire.messages import Event, Message, Refused, Reply, Request
+from zts.wire.messages import Event, Message, Refused, Reply, Request, Welcome
 
 __all__ = [
     "KEPT_FAILURES",
@@ -173,6 +173,7 @@ class FleetState:
     # Data HELLOs of workers that are not known yet: their control HELLO or their node's is on its way.
     early: dict[tuple[str, int], tuple[bytes, int]] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
+    epochs_of_pending: dict[str, int] = field(default_factory=dict)  # of nodes that are gone and may come back
     homeless: list[tuple[bytes, Request, int]] = field(default_factory=list)
     start_order: StartOrder = field(default_factory=StartOrder)
     deadlines: Deadlines[tuple[str, Any]] = field(default_factory=Deadlines)
@@ -223,6 +224,13 @@ class FleetState:
         self.pending[pending.request_id] = pending
         self.send(node.connection, Request(pending.request_id, verb, timeout_ms, args))
         return pending
+
+    def answer_data_hello(self, connection: bytes, *, accepted: bool) -> None:
+        """Want a worker's HELLO on the data socket answered."""
+        answer: Message = Refused("stale", "this worker process was replaced or given up; it should exit")
+        if accepted:
+            answer = Welcome(self.broker_id, int(self.settings.heartbeat_s * 1000))
+        self.out.append(SendWorker(connection, answer))
 
     def tell(self, event: SchedulerEvent) -> None:
         """Want the scheduler told."""

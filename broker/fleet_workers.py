@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from zts.broker.events import WorkerDraining, WorkerGone, WorkerReady
-from zts.broker.fleet_events import DropRoute, RouteWorker, SendWorker
-from zts.broker.fleet_failures import note_failure
+from zts.broker.fleet_events import DropRoute, RouteWorker
+from zts.broker.fleet_failures import NODE_GONE, note_failure
 from zts.broker.fleet_state import FleetState, Version, Worker
 from zts.lifecycle import FINAL, SERVING, IllegalTransition, WorkerEvent, WorkerState, next_state
-from zts.wire.messages import Beat, Hello, Refused, StateReport, Welcome
+from zts.wire.messages import Beat, Hello, StateReport
 
 __all__ = ["LEFT_OVER_S", "Workers"]
 
@@ -202,7 +202,8 @@ class Workers:
             self.hung(worker, f"no beat and no answer for {now - max(worker.heard_at, worker.since):.0f} s", now)
             return
         elif now >= self._silent_at(worker):
-            self.move(worker, _E.SILENT, f"no sign of life for {self._silence_s:g} s", now)
+            cause = {"kind": NODE_GONE}  # and may be back, with its process
+            self.move(worker, _E.SILENT, f"no sign of life for {self._silence_s:g} s", now, cause)
             return
         self._arm(worker, now)
 
@@ -323,8 +324,11 @@ class Workers:
         if hello.info.get("state") == _S.DRAINING.value:
             if worker.state is not _S.DRAINING:
                 self.move(worker, _E.DRAIN, "it was draining when it said hello", now)
-        elif worker.state is _S.STARTING:
-            self.move(worker, _E.CONNECTED, "said hello", now)
+        else:
+            if worker.state is _S.LOST and hello.info.get("state") == _S.LOADING.value:
+                self.move(worker, _E.RESTART, "heard again", now)  # it was given up while it loaded, and goes on
+            if worker.state is _S.STARTING:
+                self.move(worker, _E.CONNECTED, "said hello", now)
         early = self._state.early.pop((worker.worker_id, worker.epoch), None)
         if early is not None:
             self.data_hello(worker, early[0], worker.epoch, early[1], now)
@@ -384,16 +388,6 @@ class Workers:
                 self.move(worker, _E.DRAIN, reason, now)
             else:
                 self.move(worker, _E.EXITED, reason, now)
-
-    def welcome_data(self, connection: bytes, *, accepted: bool) -> None:
-        """Answer a HELLO on the data socket."""
-        state = self._state
-        if accepted:
-            heartbeat_ms = int(state.settings.heartbeat_s * 1000)
-            state.out.append(SendWorker(connection, Welcome(state.broker_id, heartbeat_ms)))
-        else:
-            refused = Refused("stale", "this worker process was replaced or given up; it should exit")
-            state.out.append(SendWorker(connection, refused))
 
 
 def _int(value: object, known: int) -> int:

@@ -21,12 +21,11 @@ from urllib.parse import unquote, urlsplit
 
 from zts.clock import monotonic
 from zts.errors import DownloadFailed, ModelNotFound, ServerError
+from zts.settings import REGISTRATION_LIMIT_S
 
 __all__ = ["MAX_ARCHIVE_BYTES", "check_allowed", "download", "file_name", "is_url"]
 
 MAX_ARCHIVE_BYTES: Final = 64 * 1024**3
-# The broker gives up on a registration after 900 s.
-_WHOLE_S: Final = 840.0
 _SILENCE_S: Final = 60.0
 _CHUNK_BYTES: Final = 1024 * 1024
 _URL: Final = re.compile(r"(https?|file)://", re.IGNORECASE)
@@ -63,7 +62,12 @@ def file_name(url: str) -> str:
 
 
 def download(
-    url: str, store: Path, patterns: Sequence[str], *, max_bytes: int = MAX_ARCHIVE_BYTES, whole_s: float = _WHOLE_S
+    url: str,
+    store: Path,
+    patterns: Sequence[str],
+    *,
+    max_bytes: int = MAX_ARCHIVE_BYTES,
+    whole_s: float = REGISTRATION_LIMIT_S,
 ) -> Path:
     """Copy the file behind ``url`` into ``store`` under its base name and return its path.
 
@@ -72,7 +76,7 @@ def download(
         store: The model store.
         patterns: ``allowed_urls``; redirections have to match them, too.
         max_bytes: Largest file.
-        whole_s: Most seconds in all; a minute without a byte is too long in any case.
+        whole_s: Most seconds in all. Slow is no fault; a minute without a byte is too long in any case.
 
     Raises:
         ModelNotFound: If the url or a redirection is not allowed.

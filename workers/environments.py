@@ -31,7 +31,7 @@ from zts.archive import read_config_file, read_manifest
 from zts.clock import monotonic
 from zts.errors import BadRequest
 from zts.ownership import check_ours
-from zts.settings import Settings
+from zts.settings import REGISTRATION_LIMIT_S, Settings
 from zts.workers.requirements import add_content, check_wheels_only
 
 __all__ = ["Environment", "build_environment", "cache_folder", "ensure", "find"]
@@ -40,8 +40,8 @@ _log = logging.getLogger("zts.node")
 
 # Written last, so that a folder without it is a build that was cut off.
 _READY: Final = ".zts-ready"
-# The broker gives up on a registration after 900 s.
-_BUILD_S: Final = 840.0
+# Compiling some packages takes an hour.
+_BUILD_S: Final = REGISTRATION_LIMIT_S
 _KEPT_LINES: Final = 5
 _MODEL_ERROR: Final = "ModelException"
 _LOCK_RETRY_S: Final = 0.1

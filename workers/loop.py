@@ -158,7 +158,7 @@ class ComputeLoop:
     def _do_rarer(self, action: e.Action) -> None:
         options = self._options
         if isinstance(action, e.SendChunks):
-            self._emit(action.rows)
+            self._send(m.Chunks(options.worker_id, options.epoch, action.rows))
         elif isinstance(action, e.ReportState):
             self._control.put(e.StateReported(action.event, action.reason, action.detail))
         elif isinstance(action, e.Count):

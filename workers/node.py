@@ -119,6 +119,7 @@ class Node:
         )
         self._poller.register(self._link.socket, zmq.POLLIN)
         self._broker_id = ""
+        self._owed: list[m.Reply] = []  # to a broker that is silent
         self._heartbeat_s = settings.heartbeat_s or _DEFAULT_HEARTBEAT_S
         self._beat_due = 0.0
 
@@ -243,7 +244,10 @@ class Node:
     def _take(self, message: m.Message) -> None:
         if isinstance(message, m.Welcome):
             _log.info("the broker %s is there", message.broker_id)
+            owed, self._owed = self._owed if message.broker_id == self._broker_id else [], []
             self._broker_id = message.broker_id
+            for reply in owed:
+                self._reply(reply)
             self._metrics.forget_told()
             if message.heartbeat_ms > 0:
                 self._heartbeat_s = message.heartbeat_ms / 1000
@@ -271,22 +275,23 @@ class Node:
             self._store.prepare(_Asked(self._broker_id, request.request_id), args)
         elif request.verb == "model.forget":
             self._feed(ev.ForgetAsked(str(args.get("files_id", ""))))
-            self._link.send(m.Reply(request.request_id, 200, {}))
+            self._reply(m.Reply(request.request_id, 200, {}))
         elif request.verb == "worker.kill":
             epoch = args.get("epoch")
             worker_id = str(args.get("worker_id", ""))
             _log.warning("worker %s is to be killed: %s", worker_id, args.get("reason", ""))
             if isinstance(epoch, int):
                 self._feed(ev.KillAsked(worker_id, epoch, str(args.get("reason", ""))))
-            self._link.send(m.Reply(request.request_id, 200, {}))
+            self._reply(m.Reply(request.request_id, 200, {}))
         else:
             body = {"code": "bad_request", "message": f"a node knows no {request.verb}", "type": "BadRequestException"}
-            self._link.send(m.Reply(request.request_id, 400, body))
+            self._reply(m.Reply(request.request_id, 400, body))
 
     def _reply(self, reply: m.Reply) -> None:
         """Send ``reply``; one that cannot be sent becomes an error, because somebody waits for it."""
         try:
-            self._link.send(reply)
+            if not self._link.send(reply):
+                self._owed.append(reply)
         except LocalProtocolError as exc:
             error = ServerError(f"The model's record cannot be sent: {exc.public_message}")
             body = {"code": error.code, "message": error.public_message, "type": error.type_name}

@@ -36,6 +36,11 @@ class Endpoints:
         )
 
 
+# Fetching, unpacking, packages and loading together may take so long: a bound for what hangs, not for what is slow. Who
+# does the work beats, so that its end is noticed long before.
+REGISTRATION_LIMIT_S: Final = 24 * 3600.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a role needs to know; made by ``zts/config.py``, handed down, never changed.

@@ -123,7 +123,7 @@ def test_cancelled_future_sends_cancel_and_wakes_waiters(address: str) -> None:
 
 
 def test_jobs_are_sent_again_to_a_restarted_broker(address: str) -> None:
-    with zts.Client(address) as client:
+    with zts.Client(address, timeout_s=30) as client:
         with ScriptedBroker(address) as first:
             futures = client.submit_many("m", [b"a", b"b" * 100_000])
             first.wait_for(lambda messages: len(first.jobs()) == 2)

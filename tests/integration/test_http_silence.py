@@ -99,7 +99,7 @@ def test_a_registration_that_was_sent_outlasts_a_silence_that_one_for_nobody_doe
     async def scenario() -> None:
         channel = Channel()
         control = Control(channel, asyncio.get_running_loop(), wait_s=5.0, sent_wait_s=30.0)
-        control.on_welcome()
+        control.on_welcome("b1")
         sent = asyncio.create_task(outcome(control, {"url": "sent"}))
         await asyncio.sleep(0)
         control.is_welcome = False
@@ -108,7 +108,10 @@ def test_a_registration_that_was_sent_outlasts_a_silence_that_one_for_nobody_doe
         control.expire(time.monotonic() + 20)
         assert await unsent == "BrokerUnavailable"
         assert not sent.done()
-        control.on_welcome()
+        control.on_welcome("b1")  # it was silent, but still has the request
+        assert len(channel.sent) == 1
+        control.lost()
+        control.on_welcome("b2")
         requests = [message.args for message in channel.sent if isinstance(message, Request)]
         assert requests == [{"url": "sent"}, {"url": "sent", "resent": True}]
         control.is_welcome = False

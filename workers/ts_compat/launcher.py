@@ -15,15 +15,16 @@ from typing import Any, Final
 
 from zts.clock import monotonic
 from zts.errors import BrokerUnavailable, ServerError
+from zts.settings import REGISTRATION_LIMIT_S
 
 __all__ = ["MANAGEMENT_ADDRESS", "Response", "register_model", "register_model_with_params", "start", "stop"]
 
 # Where models are registered; TorchServe's launcher knows no other.
 MANAGEMENT_ADDRESS: Final = "http://localhost:8081"
 _STARTED: Final = "Model server started"
-_START_S: Final = 120.0
+# With its models, which may be large; a server that ends is noticed at once.
+_START_S: Final = 3600.0
 _STOP_S: Final = 60.0
-_REGISTER_S: Final = 900.0
 
 
 class Response:
@@ -59,7 +60,7 @@ def start(
     The queue ends with None when the server does.
 
     Raises:
-        ServerError: If the server ends before it is up, or is not up after two minutes; its last lines say why.
+        ServerError: If the server ends before it is up, or is not up after an hour; its last lines say why.
     """
     stop()
     command = [sys.executable, "-m", "zts", "start", "--foreground"]
@@ -112,7 +113,7 @@ def register_model_with_params(params: Mapping[str, Any] | Iterable[tuple[str, A
     query = urllib.parse.urlencode([(key, value) for key, value in pairs if value is not None])
     request = urllib.request.Request(f"{MANAGEMENT_ADDRESS}/models?{query}", method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=_REGISTER_S) as answer:
+        with urllib.request.urlopen(request, timeout=REGISTRATION_LIMIT_S) as answer:
             return Response(answer.status, answer.read())
     except urllib.error.HTTPError as exc:
         with exc:

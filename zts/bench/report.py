@@ -23,7 +23,7 @@ class Load:
         concurrency: Requests in flight.
         warmup_s: Answers of the first so many seconds are not counted.
         duration_s: Answers of the next so many are.
-        timeout_s: How long to wait for the rest at the end.
+        timeout_s: How long a request may take, and so how long the rest is waited for at the end.
     """
 
     target: str
@@ -35,7 +35,7 @@ class Load:
     concurrency: int = 1
     warmup_s: float = 1.0
     duration_s: float = 5.0
-    timeout_s: float = 10.0
+    timeout_s: float = 300.0
 
 
 @dataclass(slots=True)

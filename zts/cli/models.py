@@ -16,10 +16,13 @@ from typing import Any, Final
 
 from zts.config import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable
+from zts.settings import REGISTRATION_LIMIT_S
 
 __all__ = ["add_arguments", "run"]
 
-_WAIT_S: Final = 600.0  # a registration may load a large model
+# What the broker answers by itself; everything else may have to load a large model.
+_AT_ONCE: Final = ("models.list", "models.describe")
+_AT_ONCE_S: Final = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         with ControlClient(control_endpoint(args, os.environ)) as control:
 
             def ask(verb: str, sent: Mapping[str, Any]) -> Mapping[str, Any]:
-                return control.request(verb, sent, timeout_s=_WAIT_S)[1]
+                limit_s = _AT_ONCE_S if verb in _AT_ONCE else REGISTRATION_LIMIT_S
+                return control.request(verb, sent, timeout_s=limit_s)[1]
 
             body = _with_progress(lambda: _ACTIONS[action](args, ask))
     except BrokerUnavailable as exc:

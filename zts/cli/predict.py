@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", metavar="KEY", help="inference token for --rest (that of ./key_file.json)")
     where.add_argument("--address", metavar="ADDR", help="the broker's client socket, ipc://… or tcp://host:port")
     where.add_argument("--runtime-dir", metavar="DIR", help="runtime folder of the instance")
-    parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S", help="whole budget (30)")
+    parser.add_argument("--timeout-s", type=float, metavar="S", help="whole budget (no limit but the model's own)")
     parser.add_argument("--priority", choices=("high", "normal", "low"), default="normal", help="(normal)")
     parser.add_argument("--content-type", metavar="T", help="such as application/json; without it raw bytes are sent")
     parser.add_argument("--json", action="store_true", help="print the answer as one line of JSON, bytes as base64")
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send, wait, print."""
     body = _read(args.file)
-    if args.timeout_s <= 0:
+    if args.timeout_s is not None and args.timeout_s <= 0:
         raise ConfigError("--timeout-s must be above 0")
     try:
         answer = _through_rest(args, body) if args.rest else _direct(args, body)
@@ -86,7 +86,9 @@ def _post(args: argparse.Namespace, body: bytes) -> Any:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ConfigError(f"--rest {args.rest}: expected http://host:port")
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    headers = {"x-zts-priority": args.priority, "x-zts-timeout-ms": str(max(1, int(args.timeout_s * 1000)))}
+    headers = {"x-zts-priority": args.priority}
+    if args.timeout_s is not None:
+        headers["x-zts-timeout-ms"] = str(max(1, int(args.timeout_s * 1000)))
     if args.content_type:
         headers["Content-Type"] = args.content_type
     token = inference_token(args.token, Path.cwd())
@@ -95,7 +97,7 @@ def _post(args: argparse.Namespace, body: bytes) -> Any:
     names = [args.model] + ([args.model_version] if args.model_version else [])
     path = f"{url.path.rstrip('/')}/predictions/" + "/".join(urllib.parse.quote(name, safe="") for name in names)
     # A little longer than the budget: the server's own answer says more than a time-out here.
-    connection = kind(url.hostname, url.port, timeout=args.timeout_s + 2)
+    connection = kind(url.hostname, url.port, timeout=None if args.timeout_s is None else args.timeout_s + 2)
     try:
         connection.request("POST", path, body, headers)
         response = connection.getresponse()

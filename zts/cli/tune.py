@@ -37,6 +37,7 @@ from zts.bench.tuning import (
 from zts.clock import monotonic
 from zts.config import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable, ClientError, ConfigError, ModelNotFound, VersionNotFound, ZtsError
+from zts.settings import REGISTRATION_LIMIT_S
 
 if TYPE_CHECKING:
     from zts.client.control import ControlClient
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _REST: Final = "http://127.0.0.1:8080"
-_REGISTER_S: Final = 600.0  # a registration may load a large model
-_UNREGISTER_S: Final = 60.0
+_UNREGISTER_S: Final = 600.0  # the broker has a limit of its own
 # A registration that was broken off may still become a model for so long.
 _LATE_S: Final = 5.0
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)?")
@@ -186,7 +186,7 @@ class _Copy:
         args |= {key: record[key] for key in ("handler", "runtime") if record[key]}
         is_there = False
         try:
-            self._control.request("models.register", args, timeout_s=_REGISTER_S)
+            self._control.request("models.register", args, timeout_s=REGISTRATION_LIMIT_S)
             is_there = True
             yield
         finally:

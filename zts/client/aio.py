@@ -34,7 +34,8 @@ class AsyncClient:
     Args:
         address: The broker's client endpoint, ``ipc://…`` or ``tcp://host:port``; None: the default instance's
             (``ZTS_RUNTIME_DIR`` names another).
-        timeout_s: Budget of calls that give none, queue included; None: no limit.
+        timeout_s: Budget of calls that give none, queue included; None: no limit but the model's own
+            (``responseTimeout`` of its run; a broker that goes away and stays away for 30 s ends a call, too).
 
     Example::
 
@@ -42,7 +43,7 @@ class AsyncClient:
             print(await client.predict("digits", open("7.png", "rb").read()))
     """
 
-    def __init__(self, address: str | None = None, *, timeout_s: float | None = 30.0) -> None:
+    def __init__(self, address: str | None = None, *, timeout_s: float | None = None) -> None:
         self.address = address or default_endpoints().client
         self.client_id = uuid.uuid4().hex
         self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)

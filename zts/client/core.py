@@ -23,6 +23,8 @@ __all__ = ["Answer", "ClientCore", "Tick", "refusal"]
 # The broker knows better where a late job was, so its own answer gets this long after the deadline.
 _GRACE_S: Final = 0.25
 _HELLO_RETRY_S: Final = 0.5
+# How long jobs without a deadline that were sent wait for a broker that went away: as long as the HTTP server's do.
+_BROKER_WAIT_S: Final = 30.0
 # The pause between beats is the broker's wish, as far as it is a sensible one.
 _HEARTBEAT_S: Final = 1.0
 _MIN_HEARTBEAT_S: Final = 0.05
@@ -65,8 +67,9 @@ class ClientCore:
     """The jobs of one client on one connection at a time.
 
     A job that was sent once waits for its deadline, over restarts of the broker too: it is sent again after the next
-    WELCOME, and the broker drops what it knows already. A job that could not be sent at all fails with
-    ``BrokerUnavailable`` after ``connect_timeout_s``.
+    WELCOME, and the broker drops what it knows already. Without a deadline it waits while there is a connection, and
+    for 30 s without one. A job that could not be sent at all fails with ``BrokerUnavailable`` after
+    ``connect_timeout_s``.
 
     While jobs are unanswered it beats whenever nothing else was sent for a heartbeat: a broker that has forgotten this
     connection answers that it wants a HELLO, and everything unanswered is sent again.
@@ -82,6 +85,7 @@ class ClientCore:
         self._beat = Beat(hello.peer_id, hello.epoch)
         self._heartbeat_s = _HEARTBEAT_S
         self._beat_at = inf
+        self._gone_at = inf  # when jobs without a deadline are given up
         self._address = address
         self._connect_timeout_s = connect_timeout_s
         self._pending: dict[int, _Pending] = {}  # by job id, in the order of sending, which a resend keeps
@@ -157,6 +161,8 @@ class ClientCore:
 
     def lost(self, now: float) -> None:
         """The connection is gone or did not take a message: everything unanswered is sent again after WELCOME."""
+        if self._welcomed:
+            self._gone_at = now + _BROKER_WAIT_S
         self._welcomed = False
         self._outbox = []
         self._cancels = []
@@ -190,6 +196,8 @@ class ClientCore:
             self._expire(now)
         if self._unsent:
             self._give_up(now)
+        if self._gone_at <= now:
+            self._broker_stays_away()
         messages = self.take_messages(now)
         answers, self._answers = self._answers, []
         return Tick(messages, answers)
@@ -219,8 +227,8 @@ class ClientCore:
         if not self._pending:
             self._look_at = inf
         due = self._look_at + _GRACE_S
-        if self._pending and self._beat_at < due:
-            due = self._beat_at
+        if self._pending:
+            due = min(due, self._beat_at, self._gone_at)
         if self._hello_at is not None and self._hello_at < due:
             due = self._hello_at
         if self._unsent:
@@ -259,6 +267,7 @@ class ClientCore:
         self._welcomed = True
         self._hello_at = None
         self._beat_at = now + self._heartbeat_s
+        self._gone_at = inf
         self._unsent.clear()
         for job_id in self._parts:
             self._answers.append((self._pending.pop(job_id)[0], None, BrokerUnavailable(BROKEN_STREAM)))
@@ -307,6 +316,16 @@ class ClientCore:
             pending = self._pending.pop(job_id, None)
             if pending is not None:
                 self._answers.append((pending[0], None, no_broker(self._address)))
+
+    def _broker_stays_away(self) -> None:
+        """Answer the jobs that were sent and would wait for ever."""
+        self._gone_at = inf
+        why = f"The broker at {self._address} went away and did not come back within {_BROKER_WAIT_S:g} s."
+        endless = [job_id for job_id, (_, _, deadline) in self._pending.items() if deadline == inf]
+        for job_id in endless:
+            if job_id not in self._unsent:
+                self._answers.append((self._pending.pop(job_id)[0], None, BrokerUnavailable(why)))
+                self._forget(job_id)
 
     def _too_late(self, job: Job) -> ZtsError:
         why = "" if self._welcomed else f" The connection to the broker at {self._address} is lost."

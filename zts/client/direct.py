@@ -36,7 +36,8 @@ class DirectClient:
     Args:
         address: The broker's client endpoint, ``ipc://…`` or ``tcp://host:port``; None: the default instance's
             (``ZTS_RUNTIME_DIR`` names another).
-        timeout_s: Budget of templates that give none, queue included; None: no limit.
+        timeout_s: Budget of templates that give none, queue included; None: no limit but the model's own, as of
+            ``Client``.
 
     Raises:
         ConfigError: If ``address`` is no ZeroMQ address.
@@ -52,7 +53,7 @@ class DirectClient:
                     print(name, error or answer_value(result))
     """
 
-    def __init__(self, address: str | None = None, *, timeout_s: float | None = 30.0) -> None:
+    def __init__(self, address: str | None = None, *, timeout_s: float | None = None) -> None:
         self.address = address or default_endpoints().client
         self.client_id = uuid.uuid4().hex
         self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)

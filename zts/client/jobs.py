@@ -60,7 +60,7 @@ class JobOptions:
     """
 
     version: str | None = None
-    timeout_s: float | None = 30.0
+    timeout_s: float | None = None
     priority: str = "normal"
     headers: Headers = None
     content_type: str | None = None

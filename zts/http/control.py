@@ -58,7 +58,7 @@ class Control(Generic[C]):
         sent_wait_s: How long one that was sent waits for its broker to come back.
 
     Attributes:
-        is_welcome: The broker takes requests. Set to False by the link when it does not any more.
+        is_welcome: The broker takes requests. Set to False by the link when it is silent; see also ``lost``.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Control(Generic[C]):
         self._wait_s = wait_s
         self._sent_wait_s = sent_wait_s
         self._is_welcome = False
+        self._broker_id = ""  # who may still have what was sent; "": nobody
         self._away_since = monotonic()
         self._pending: dict[int, _Pending] = {}
         self._next_id = 1
@@ -84,11 +85,20 @@ class Control(Generic[C]):
             self._away_since = monotonic()
         self._is_welcome = value
 
-    def on_welcome(self) -> None:
-        """Send all that waits."""
+    def on_welcome(self, broker_id: str) -> None:
+        """Send all that waits; to a broker that was only silent what it was not sent yet."""
+        if self._is_welcome:
+            return  # it answers a HELLO that was said more than once
         self._is_welcome = True
+        is_new, self._broker_id = broker_id != self._broker_id, broker_id
         for pending in self._pending.values():
-            self.channel.send(pending.message())
+            if is_new or not pending.is_sent:
+                self.channel.send(pending.message())
+
+    def lost(self) -> None:
+        """The broker, if there is one, has nothing of what was sent."""
+        self._broker_id = ""
+        self.is_welcome = False
 
     def on_reply(self, reply: Reply) -> None:
         """Hand the reply to whoever asked; one that nobody waits for is dropped."""

@@ -200,10 +200,10 @@ class EmbeddedLink(BrokerLink):
         if isinstance(message, Reply):
             self._control.on_reply(message)
         elif isinstance(message, Welcome):
-            self._control.on_welcome()
+            self._control.on_welcome(message.broker_id)
         elif isinstance(message, Refused) and message.code == "say_hello":
             # This process stood still for so long that it was forgotten.
-            self._control.is_welcome = False
+            self._control.lost()
             self._side.send(self._hello)
 
     # ------------------------------------------------------------ control

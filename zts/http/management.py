@@ -27,15 +27,13 @@ from zts.http.link import BrokerLink
 from zts.http.parsing import bare_type, int_parameter, segments_of
 from zts.http.responses import Answer, json_answer, status_answer
 from zts.http.tokens import MANAGEMENT as MANAGEMENT_TOKEN
-from zts.settings import Settings
+from zts.settings import REGISTRATION_LIMIT_S, Settings
 
 __all__ = ["Management"]
 
 _log = logging.getLogger("zts.http.management")
 
 _TIMEOUT_S: Final = 30.0
-# Downloads and large models take their time; the broker and the node have limits of their own.
-_LONG_TIMEOUT_S: Final = 24 * 3600.0
 _UNREGISTER_GRACE_S: Final = 30.0
 
 _NUMBERS: Final = ("batch_size", "max_batch_delay", "initial_workers", "response_timeout", "startup_timeout")
@@ -104,7 +102,7 @@ class Management:
         given = _body_parameters(exchange)
         args = _register_args(given)
         _note_ignored(exchange, given)
-        reply = await self._link.request("models.register", args, _LONG_TIMEOUT_S)
+        reply = await self._link.request("models.register", args, REGISTRATION_LIMIT_S)
         body = reply.body
         if reply.status == 202:
             return status_answer(PROCESSING_TEXT, 202)
@@ -145,7 +143,7 @@ class Management:
             "max_worker": largest,
             "synchronous": _is_true(given.get("synchronous", "false")),
         }
-        reply = await self._link.request("models.scale", args, _LONG_TIMEOUT_S)
+        reply = await self._link.request("models.scale", args, REGISTRATION_LIMIT_S)
         if reply.status in (202, 206):
             return status_answer(PROCESSING_TEXT if reply.status == 202 else SCALING_TEXT, reply.status)
         return status_answer(scaled_text(model, version, int(reply.body["workers"])))

@@ -277,7 +277,7 @@ class ZmqLink(BrokerLink):
         if is_up:
             self._say_hello_on_control()
         else:
-            self._control.is_welcome = False
+            self._control.lost()
 
     def _say_hello_on_control(self) -> None:
         hello = Hello(self._hello.role, self._hello.peer_id, self._hello.epoch, self._hello_info)
@@ -303,9 +303,9 @@ class ZmqLink(BrokerLink):
         elif isinstance(message, Welcome):
             if message.heartbeat_ms:
                 self._heartbeat_s = message.heartbeat_ms / 1000
-            self._control.on_welcome()
+            self._control.on_welcome(message.broker_id)
         elif isinstance(message, Refused) and message.code == "say_hello":
-            self._control.is_welcome = False
+            self._control.lost()
             self._say_hello_on_control()
         elif isinstance(message, Refused):
             self._control.fail_all(ServerError(text)) if (text := unread_text(message)) else self._refused(message)

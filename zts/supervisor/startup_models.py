@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from zts.errors import BrokerUnavailable, Conflict, ModelNotFound, ZtsError
-from zts.settings import Settings
+from zts.settings import REGISTRATION_LIMIT_S, Settings
 
 __all__ = [
     "Control",
@@ -26,9 +26,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES: Final = (".mar", ".model", ".tar.gz", ".tgz")
-# For fetching and unpacking one archive; loading has a limit of its own in the broker.
-_FETCH_S: Final = 720.0
 _ATTEMPTS: Final = 3
+_TELL_EVERY_S: Final = 60.0
 _DESCRIBE_S: Final = 5.0
 
 
@@ -146,14 +145,23 @@ def register_models(
         done()
         return
 
+    left = dict(enumerate(models))
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_TELL_EVERY_S):
+            _log.info("still being loaded: %s", ", ".join(model.label for model in list(left.values())))
+
     def work() -> None:
         try:
-            _register_all(dict(enumerate(models)), settings, control_for, failed)
+            _register_all(left, settings, control_for, failed)
         except Exception as exc:  # a thread that dies silently would leave the start waiting for ever
             text = exc.public_message if isinstance(exc, ZtsError) else f"{type(exc).__name__}: {exc}"
             _log.error("the models of the start could not be registered: %s", text, exc_info=exc)
+        ended.set()
         done()
 
+    threading.Thread(target=tell, name="register-tell", daemon=True).start()
     threading.Thread(target=work, name="register", daemon=True).start()
 
 
@@ -186,8 +194,9 @@ def _register_left(
 ) -> None:
     asked = list(left.items())
     requests = [_request_args(model) for _, model in asked]
-    # A time for fetching and unpacking; loading has a limit of its own in the broker.
-    with contextlib.closing(control.request_all("models.register", requests, timeout_s=_FETCH_S)) as answers:
+    with contextlib.closing(
+        control.request_all("models.register", requests, timeout_s=REGISTRATION_LIMIT_S)
+    ) as answers:
         for index, answer in answers:
             number, model = asked[index]
             del left[number]

@@ -22,7 +22,7 @@ def test_a_registration_goes_to_a_node_then_to_scheduler_node_and_journal(rig: R
     rig.node()
     number = rig.ask("models.register", url="noop.mar")
     assert rig.actions == [
-        f.SendControl(NODE, m.Request(1, "model.prepare", 900_000, {"url": "noop.mar"})),
+        f.SendControl(NODE, m.Request(1, "model.prepare", 86_400_000, {"url": "noop.mar"})),
     ]
     rig.control(NODE, m.Reply(1, 200, {"spec": SPEC.to_map(), "workers": 1}))
     registered = {"model": "noop", "version": "1.0", "event": "registered"}

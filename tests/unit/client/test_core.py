@@ -304,3 +304,41 @@ def test_no_beats_before_welcome_and_without_a_wish_one_each_second() -> None:
     core.handle(Welcome("b1", 0), 0.1)
     core.tick(0.1)
     assert core.next_deadline() == 1.1
+
+
+def test_jobs_without_a_deadline_wait_half_a_minute_for_a_broker_that_went_away() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1, 0), None, 0.0, "endless")
+    core.submit(job(2, 90_000), 90.0, 0.0, "limited")
+    core.tick(0.0)
+    core.lost(40.0)  # connections come and go as often as they like
+    core.connected(45.0)
+    core.lost(50.0)
+    core.submit(job(3, 0), None, 69.0, "new")
+    seen: list[tuple[float, Any]] = []
+    now = 50.0
+    while len(core):
+        due = core.next_deadline()
+        assert due is not None
+        now = max(now, due)
+        seen += [(now, answer) for answer in what(core.tick(now))[1]]
+    assert seen == [
+        (70.0, ("endless", BrokerUnavailable)),
+        (71.0, ("new", BrokerUnavailable)),
+        (90.25, ("limited", DeadlineExceeded)),
+    ]
+
+
+def test_a_broker_that_is_back_in_time_gets_everything_again_and_may_take_its_time() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1, 0), None, 0.0, "endless")
+    core.tick(0.0)
+    core.lost(40.0)
+    core.connected(69.0)
+    core.tick(69.0)
+    core.handle(WELCOME, 69.5)
+    assert core.tick(69.5).messages == [Jobs([job(1, 0)])]
+    for now in range(70, 10_000):
+        assert core.tick(float(now)).answers == []
+    core.handle(Results([result(1)]), 10_000.0)
+    assert what(core.tick(10_000.0))[1] == [("endless", result(1))]
