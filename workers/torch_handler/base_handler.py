@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from zts.clock import monotonic
+from zts.visible import as_file_name
 from zts.workers.torch_handler import model_files
 from zts.workers.ts_compat.names import load_label_mapping
 from zts.workers.ts_compat.timer import timed
@@ -199,7 +200,7 @@ class BaseHandler:
 
     def _infer_with_profiler(self, data: Any) -> tuple[Any, Any]:
         """Return (answers, profile) of the three stages under torch's profiler, which writes a trace of each call."""
-        folder = f"/tmp/pytorch_profiler/{getattr(self.context, 'model_name', 'model')}"
+        folder = f"/tmp/pytorch_profiler/{as_file_name(str(getattr(self.context, 'model_name', 'model')))}"
         usual = {
             "activities": [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA],
             "record_shapes": True,
