@@ -7,6 +7,7 @@ sent, one message for each peer. No rule about jobs, models or states stands her
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
@@ -326,7 +327,7 @@ class BrokerService:
     def _publish(self, action: f.Publish, now: float) -> None:
         event = action.event
         if event.detail.get("event") not in ("batch_sent", "batch_done"):
-            _log.info("%s %s", event.kind, " ".join(f"{key}={value}" for key, value in event.detail.items() if value))
+            _log.info("%s %s", event.kind, " ".join(_shown(key, value) for key, value in event.detail.items() if value))
         try:
             is_published = self.outlet.publish(event)
         except LocalProtocolError:
@@ -410,3 +411,10 @@ class BrokerService:
         """Count an exception that was just caught and log it with its traceback: whatever it was, we go on."""
         self._fleet.count("internal_error")
         _log.exception("%s", text)
+
+
+def _shown(key: str, value: object) -> str:
+    """Return one field of an event for the log; a name that would look like several words is in quotes."""
+    text = str(value)
+    is_plain = key not in ("model", "version") or (len(text.split()) == 1 and '"' not in text and "=" not in text)
+    return f"{key}={text if is_plain else json.dumps(text, ensure_ascii=False)}"

@@ -10,6 +10,7 @@ import http.client
 import os
 import re
 import shutil
+import ssl
 import tempfile
 import urllib.error
 import urllib.request
@@ -22,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from zts.clock import monotonic
 from zts.errors import DownloadFailed, ModelNotFound, ServerError
 from zts.settings import REGISTRATION_LIMIT_S
+from zts.visible import visible
 
 __all__ = ["MAX_ARCHIVE_BYTES", "check_allowed", "download", "file_name", "is_url"]
 
@@ -112,11 +114,20 @@ def _exists(target: Path) -> ServerError:
 
 
 def _cause(exc: Exception) -> str:
+    """Return one line that says why it could not be fetched."""
     if isinstance(exc, urllib.error.HTTPError):
-        return f"{exc.code} {exc.reason}"
-    if isinstance(exc, urllib.error.URLError):
-        return str(getattr(exc.reason, "strerror", None) or exc.reason)
-    return str(getattr(exc, "strerror", None) or exc) or type(exc).__name__
+        if "infinite loop" in str(exc.reason):  # urllib's words for it fill three lines
+            return f"{exc.code}: it is redirected in a circle"
+        return visible(f"{exc.code} {exc.reason}")
+    reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+    if isinstance(reason, TimeoutError):
+        return f"nothing came for {_SILENCE_S:g} s"
+    if isinstance(reason, http.client.BadStatusLine) and not isinstance(reason, http.client.RemoteDisconnected):
+        return f"what answers there is no HTTP server: it says {str(reason).strip()[:60]!r}"
+    if isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER":
+        return "TLS is not spoken there; is it an http:// address?"
+    text = str(getattr(reason, "strerror", None) or reason) or type(reason).__name__
+    return visible(" ".join(re.sub(r"\(_ssl\.c:\d+\)", "", text).split()))
 
 
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):

@@ -15,6 +15,7 @@ from typing import Any, Final
 from zts.clock import monotonic
 from zts.errors import RemoteProtocolError, ZtsError
 from zts.garbage import spare_what_is_here
+from zts.visible import visible
 from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.frames import Role
@@ -94,7 +95,7 @@ class ComputeLoop:
             words = exc.public_message if isinstance(exc, ZtsError) else f"{type(exc).__name__}: {exc}"
             event = e.LoadFailed(kind, words, text)
         if isinstance(event, e.LoadFailed):
-            say(f"cannot load {self._options.spec.name}:\n{event.traceback_text.rstrip()}")
+            say(f"cannot load {visible(self._options.spec.name)}:\n{event.traceback_text.rstrip()}")
         now = monotonic()
         for told in (*self._inbox.take(), event):
             self._todo += self._core.handle(told, now)

@@ -19,6 +19,7 @@ from typing import Final
 
 from zts.errors import ConfigError
 from zts.metrics.lines import PREFIX
+from zts.visible import visible
 from zts.workers.agent_events import ExitCause, ProcessExited
 from zts.workers.events import (
     EXIT_DONE,
@@ -62,10 +63,9 @@ def worker_command(options: WorkerOptions) -> list[str]:
         "-m",
         "zts",
         "worker",
-        "--model-name",
-        spec.name,
-        "--model-version",
-        spec.version,
+        # With '=': a name may begin with a dash.
+        f"--model-name={visible(spec.name)}",
+        f"--model-version={visible(spec.version)}",
     ]
     return [*command, "--worker-id", options.worker_id]
 
@@ -153,7 +153,7 @@ class _Process:
             popen.stderr.fileno(): LineReader(popen.stderr.fileno(), "stderr"),
         }
         spec = options.spec
-        self._source = f"W-{options.worker_id}-{spec.name}_{spec.version}"
+        self._source = visible(f"W-{options.worker_id}-{spec.name}_{spec.version}")
         self._extra = {
             "model": spec.name,
             "version": spec.version,

@@ -24,6 +24,7 @@ from zts.ownership import check_ours
 from zts.settings import Endpoints, Settings, default_http_processes
 
 __all__ = [
+    "TORCHSERVE_OPTIONS",
     "Resolved",
     "add_address_arguments",
     "add_server_arguments",
@@ -57,6 +58,12 @@ _FLAG_KEYS: Final = {
     "log_format": "zts_log_format",
     "log_level": "zts_log_level",
 }
+# TorchServe's own long options, which may be shortened there to what none of the others begins with.
+TORCHSERVE_OPTIONS: Final = (
+    *("--help", "--ts-config", "--model-store", "--workflow-store", "--models", "--log-config", "--cpp-log-config"),
+    *("--foreground", "--no-config-snapshots", "--ncs", "--plugins-path", "--ppath", "--disable-token-auth", "--dt"),
+    "--enable-model-api",
+)
 # Flag without a value → key and the value that it stands for.
 _SWITCHES: Final = {
     "enable_model_api": ("enable_model_api", "true"),

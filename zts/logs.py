@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from zts.errors import ConfigError
 from zts.settings import Settings
+from zts.visible import UNSAFE, visible
 
 __all__ = ["JsonFormatter", "LimitedLog", "RotatingFileHandler", "TextFormatter", "setup_logging"]
 
@@ -62,12 +63,12 @@ class TextFormatter(logging.Formatter):
             line = _model_line(stamp, record)
         else:
             level = "WARN" if record.levelname == "WARNING" else record.levelname
-            line = f"{stamp} [{level:5}] {self._role} {record.name} - {record.getMessage()}"
+            line = f"{stamp} [{level:5}] {self._role} {record.name} - {visible(record.getMessage())}"
             request_id = getattr(record, "request_id", "")
             if request_id:
                 line += f" [{request_id}]"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            line += "\n" + visible(self.formatException(record.exc_info), keeps_lines=True)
         return line
 
 
@@ -133,7 +134,8 @@ class JsonFormatter(logging.Formatter):
                 out[key] = value
         if record.exc_info:
             out["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(out, ensure_ascii=False)
+        text = json.dumps(out, ensure_ascii=False)
+        return text if text.isprintable() else UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class RotatingFileHandler(logging.handlers.WatchedFileHandler):

@@ -6,29 +6,35 @@ and 6). It travels as a plain map inside REQUEST, REPLY, DESIRE and a worker's H
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from zts.errors import BadRequest
+from zts.wire.frames import MAX_NAME_CHARS
 
 __all__ = ["MAX_BATCH_SIZE", "ModelSpec", "check_model_name"]
 
 MAX_BATCH_SIZE: Final = 4096
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def check_model_name(name: str) -> str:
-    """Return ``name`` if it may be a model's name or version: 1-128 letters, digits, dots, dashes, underscores.
+    """Return ``name`` if it may be a model's name or version: any text, as with TorchServe, of 1 to 256 characters.
+
+    Whoever shows it makes it safe with ``zts.visible``, and no file is called by it.
 
     Raises:
-        BadRequest: If it may not.
+        BadRequest: If it is empty, too long, or holds half a character.
     """
-    if not _NAME.fullmatch(name):
+    if not name:
+        raise BadRequest("Model name or version is not valid: it is empty.")
+    if len(name) > MAX_NAME_CHARS:
         raise BadRequest(
-            f"Model name or version {name[:140]!r} is not valid: use 1 to 128 letters, digits, '.', '_' or '-'."
+            f"Model name or version {name[:40]!r}… is not valid: it has {len(name)} characters, "
+            f"at most {MAX_NAME_CHARS} are possible."
         )
+    if any("\ud800" <= char <= "\udfff" for char in name):
+        raise BadRequest(f"Model name or version {name!r} is not valid: it holds half a character (a lone surrogate).")
     return name
 
 

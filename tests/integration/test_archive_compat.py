@@ -73,6 +73,34 @@ def manifest_text(data: bytes) -> str:
 @pytest.mark.parametrize("flags", CASES)
 def test_content_is_that_of_torch_model_archiver(tmp_path: Path, flags: str) -> None:
     words = ["--model-name", "m", "--version", "1.0", *flags.split()]
+    assert_like_theirs(tmp_path, words)
+
+
+SHORTENED = [
+    "--model-n m --vers 1.0 --hand h.py --extra-file a.txt --ser w.pt --model-f m.py --req req.txt --con cfg.yaml",
+    "--model-n=m --v=1.0 --ha=h --extra=x --archive=tgz --r python3",
+    "--model m --version 1.0 --handler h.py",
+    "--model-name m --version 1.0 --handler h.py --ru python3 --f",
+    "--model-name m --version 1.0 --handler h.py --exp . --ex a.txt",
+]
+
+
+@pytest.mark.skipif(REAL is None, reason="torch-model-archiver is not installed")
+@pytest.mark.parametrize("flags", SHORTENED)
+def test_shortened_options_are_those_of_torch_model_archiver(tmp_path: Path, flags: str) -> None:
+    assert_like_theirs(tmp_path, flags.split())
+
+
+def test_long_options_may_be_shortened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = f"--model-n m --vers 1.0 --hand h.py --extra-file a.txt --export={tmp_path}"
+    assert main(["archive", *flags.split()]) == 0
+    assert set(content(tmp_path / "m.mar")) == {"h.py", "a.txt", "MAR-INF/MANIFEST.json"}
+    with pytest.raises(SystemExit):
+        main(["archive", "--model", "m"])
+    assert "ambiguous option: --model could match --model-name, --model-file" in capsys.readouterr().err
+
+
+def assert_like_theirs(tmp_path: Path, words: list[str]) -> None:
     made: list[dict[str, dict[str, bytes | str]]] = []
     codes = []
     for name in ("theirs", "ours"):
@@ -80,7 +108,10 @@ def test_content_is_that_of_torch_model_archiver(tmp_path: Path, flags: str) -> 
         folder.mkdir()
         command = [*words, "--export-path", str(folder)]
         if name == "ours":
-            codes.append(main(["archive", *command]))
+            try:
+                codes.append(main(["archive", *command]))
+            except SystemExit as end:
+                codes.append(end.code)
         else:
             codes.append(subprocess.run([str(REAL), *command], capture_output=True, timeout=60).returncode)
         made.append({path.name: content(path) for path in folder.iterdir()})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.names import AWKWARD
 from zts.archive import read_config_file, read_model
 from zts.errors import BadArchive, BadRequest, ZtsError
 from zts.registry import ModelSpec
@@ -156,6 +157,31 @@ def test_version_that_is_a_number_counts_as_it_is_written(model_dir: Path) -> No
     assert read(model_dir)[0].version == "1.5"
 
 
+@pytest.mark.parametrize("name", AWKWARD)
+def test_name_and_version_may_hold_anything(model_dir: Path, name: str) -> None:
+    manifest(model_dir, modelName=name, modelVersion=name)
+    spec = read(model_dir)[0]
+    assert (spec.name, spec.version) == (name, name)
+    assert ModelSpec.from_map(json.loads(json.dumps(spec.to_map()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("word", "runtime"),
+    [("python", "python"), ("python3", "python3"), ("PYTHON", "python"), ("PYTHON3", "python3")],
+)
+def test_runtime_is_read_by_torchserves_words_and_by_javas(model_dir: Path, word: str, runtime: str) -> None:
+    path = model_dir / "MAR-INF" / "MANIFEST.json"
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "runtime": word}))
+    assert read(model_dir)[0].runtime == runtime
+
+
+def test_a_manifest_without_a_name_gets_one_at_a_start_only(model_dir: Path) -> None:
+    manifest(model_dir, modelName=None)
+    spec, _ = read_model(model_dir, url="m.mar", args={"at_startup": True}, model_name_hint="my_model")
+    assert spec.name == "my_model"
+
+
 BAD_FILES = {
     "yaml": ({}, "a: [1\nb: 2\n", BadArchive, "c.yaml is no valid YAML: line 2"),
     "yaml list": ({}, "[1]", BadArchive, "c.yaml is no mapping"),
@@ -170,7 +196,9 @@ BAD_FILES = {
     "no config": ({"configFile": "none.yaml"}, "", BadArchive, "none.yaml cannot be read"),
     "config elsewhere": ({"configFile": "../../c.yaml"}, "", BadArchive, "outside the archive"),
     "no name": ({"modelName": None}, "", BadArchive, "Model name is not defined."),
-    "bad name": ({"modelName": "a/b"}, "", BadRequest, "Model name or version 'a/b' is not valid"),
+    "long name": ({"modelName": "x" * 257}, "", BadRequest, "it has 257 characters, at most 256 are possible"),
+    "long version": ({"modelVersion": "1" * 300}, "", BadRequest, "it has 300 characters"),
+    "half a character": ({"modelName": "\ud800"}, "", BadRequest, "half a character"),
     "no text": ({"handler": ["h"]}, "", BadArchive, "model.handler is no text"),
 }
 
@@ -189,7 +217,13 @@ def test_unusable_file_is_refused_with_the_place(model_dir: Path, kind: str) -> 
     [
         ('{"model": \n', "is no JSON: line 2"),
         ("[]", "is no JSON object"),
-        ("{}", "no 'model' object"),
+        ("{}", "Model name is not defined."),
+        ('{"model": null}', "a 'model' that is no object"),
+        ('{"model": "x"}', "a 'model' that is no object"),
+        *(
+            (json.dumps({"runtime": word, "model": {}}), "Runtime is not defined or invalid.")
+            for word in ("Python", "pYTHON3", "python2", "PYTHON2", "lsp", "", "3", ["python"], 3)
+        ),
         ('{"runtime": null, "model": {}}', "Runtime is not defined or invalid."),
         ("[" * 100_000, "is no JSON"),
         ("\udcff", "is no JSON"),

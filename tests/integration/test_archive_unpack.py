@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import io
 import os
 import re
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -105,9 +108,54 @@ def encrypted_zip(path: Path) -> Path:
     return path
 
 
+def wrote(data: bytes) -> Callable[[Path], Path]:
+    def write(path: Path) -> Path:
+        path.write_bytes(data)
+        return path
+
+    return write
+
+
+def cut(path: Path, part: float) -> Path:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+    return path
+
+
+def turned(path: Path, at: int) -> Path:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    return path
+
+
+def plain_tar(path: Path) -> Path:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tar_member("m/h.py"), io.BytesIO())
+    return path
+
+
+def odd_compression(path: Path) -> Path:
+    data = bytearray(make_zip(path, {"h.py": b"x"}).read_bytes())
+    data[8] = data[data.index(b"PK\x01\x02") + 10] = 97  # WavPack
+    path.write_bytes(data)
+    return path
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "text": (lambda path: (path.write_text("hello"), path)[1], "Failed to save model: bad.mar"),
-    "empty": (lambda path: (path.touch(), path)[1], "Failed to save model: bad.mar"),
+    "text": (wrote(b"hello\x07"), "bad.mar: it is neither a zip (.mar) nor a gzipped tar (.tar.gz): 6 bytes"),
+    "json": (wrote(b'{"error": "no such key"}\n'), 'it is a text of 25 bytes that begins with \'{"error": '),
+    "empty": (wrote(b""), "Failed to save model: bad.mar: it is empty (0 bytes)"),
+    "page": (wrote(b"\n<!DOCTYPE html><html>sign in</html>"), "it is a web page (HTML)"),
+    "page without a type": (wrote(b"<!-- x -->\n<HTML lang=en>"), "it is a web page (HTML)"),
+    "LFS pointer": (wrote(b"version https://git-lfs.github.com/spec/v1\noid x"), "it is a Git LFS pointer"),
+    "xz": (wrote(b"\xfd7zXZ\x00\x00"), "it is packed with xz"),
+    "weights": (wrote(b"\x80\x02}q\x00"), "it is a pickle, such as weights"),
+    "plain tar": (lambda path: plain_tar(path), "it is a tar that is not compressed"),
+    "cut zip": (lambda path: cut(make_zip(path, GOOD), 0.5), "it is a zip that was cut off"),
+    "zip without its end": (lambda path: cut(make_zip(path, GOOD), 0.99), "it is a zip that was cut off"),
+    "damaged zip": (lambda path: turned(make_zip(path, {"a": b"x" * 99}), 35), "it is damaged"),
+    "odd compression": (lambda path: odd_compression(path), "it is packed in a way that is not known here"),
     "parent": (lambda path: make_zip(path, {"../../evil": b"x"}), "'../../evil' would leave"),
     "absolute": (lambda path: make_zip(path, {"/tmp/evil": b"x"}), "'/tmp/evil' would leave"),
     "parent in tar": (lambda path: make_tar(path, tar_member("m/../../evil")), "'../../evil' would leave"),
@@ -118,10 +166,14 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "device in tar": (lambda path: make_tar(path, tar_member("m/d", tarfile.CHRTYPE)), "neither a file"),
     "truncated tar": (
         lambda path: (path.write_bytes(make_tar(path, tar_member("m/h.py")).read_bytes()[:40]), path)[1],
+        "it is damaged (Compressed file ended",
+    ),
+    "gzip that is no tar": (wrote(gzip.compress(b"hello" * 999)), "it is gzipped, but holds no tar"),
+    "tar cut in a member": (
+        lambda path: cut(make_tar(path, tar_member("m/h.py"), data=os.urandom(99999)), 0.5),
         "damaged",
     ),
-    "gzip that is no tar": (lambda path: (path.write_bytes(b"\x1f\x8bnonsense"), path)[1], "damaged"),
-    "encrypted": (encrypted_zip, "damaged or of an unknown kind"),
+    "encrypted": (encrypted_zip, "its member 'h.py' is encrypted, and there is no password"),
     "file and folder of one name": (lambda path: make_zip(path, {"a": b"x", "a/b": b"x"}), "bad.mar"),
 }
 
@@ -136,6 +188,28 @@ def test_bad_archive_is_refused_with_a_reason_and_leaves_nothing(tmp_path: Path,
     assert words in caught.value.public_message
     assert not any(out.iterdir())
     assert not (tmp_path / "evil").exists() and not (tmp_path / "deep" / "evil").exists()
+
+
+def test_content_for_which_there_is_no_room_is_refused_before_any_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = make_zip(tmp_path / "m.mar", {"a": b"0" * 6000})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
+    with pytest.raises(BadArchive, match=rf"has 6000 bytes, and {tmp_path}/out has room for 5000$"):
+        unpack(archive, tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make_tar(tmp_path / "m.tgz", tar_member("m/h.py"))
+
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(BadArchive, match=rf"^Failed to save model: m.tgz: No space left on device \({tmp_path}/out\)$"):
+        unpack(archive, tmp_path / "out")
 
 
 def test_content_above_the_limit_is_refused_by_its_declared_size(tmp_path: Path) -> None:

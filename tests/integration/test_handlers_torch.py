@@ -348,5 +348,5 @@ def test_the_profilers_folder_is_one_that_no_other_user_prepared(
         usual.chmod(0o777 if prepared == "open" else 0o700)
     folder = Path(base_handler._profiler_folder("../my model"))
     assert (folder.parent == usual) == (prepared in ("nothing", "ours"))
-    assert folder.name == ".._my_model"
+    assert folder.name == ".._my model"
     assert folder.parent.stat().st_mode & 0o777 == 0o700

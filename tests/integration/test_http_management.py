@@ -4,10 +4,12 @@ import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.integration.http_service import Serving, serving
+from tests.names import REACHABLE
 from tests.ports import free_port
 
 RECORD: dict[str, Any] = {
@@ -77,6 +79,74 @@ def test_register_answers_in_torchserves_words(status: int, workers: int, text: 
         "startup_timeout_s": 8,
     }
     assert rules.asked == [("models.register", expected)]
+
+
+def test_names_travel_whole_through_every_route_of_management() -> None:
+    def broker(verb: str, args: Mapping[str, Any]) -> tuple[int, Mapping[str, Any]]:
+        asked.append((verb, args.get("model", args.get("model_name")), args.get("version")))
+        if verb == "models.describe":
+            return 200, {"versions": [{**RECORD, "name": args["model"]}]}
+        return 200, {"model": args.get("model_name"), "version": "1.0", "workers": 1}
+
+    asked: list[tuple[str, Any, Any]] = []
+
+    async def scenario() -> None:
+        async with serving(on_request=broker, enable_model_api=True) as s:
+            for name in REACHABLE:
+                if name == "all":
+                    continue  # as a version it means all of them
+                asked.clear()
+                one = quote(name, safe="")
+                answer = await s.fetch("GET", f"/models/{one}/{one}", surface="management")
+                assert answer.json()[0]["modelName"] == name
+                assert (await s.fetch("GET", f"/models/{one}/all", surface="management")).status == 200
+                assert (await s.fetch("OPTIONS", f"/models/{one}", surface="management")).status == 200
+                assert (await s.fetch("GET", f"/v1/models/{one}", surface="management")).json()["name"] == name
+                status, text = await status_of(s, "PUT", f"/models/{one}/{one}?synchronous=true")
+                assert (status, text) == (200, f"Workers scaled to 1 for model: {name}, version: {name}")
+                status, text = await status_of(s, "PUT", f"/models/{one}/{one}/set-default")
+                assert (status, text) == (200, f'Default version successfully updated for model "{name}" to "{name}"')
+                assert await status_of(s, "DELETE", f"/models/{one}/{one}") == (200, f'Model "{name}" unregistered')
+                text = f'Model "{name}" Version: 1.0 registered with 1 initial workers'
+                assert await status_of(s, "POST", f"/models?url=m.mar&model_name={one}") == (200, text)
+                verbs = [
+                    "describe",
+                    "describe",
+                    "describe",
+                    "describe",
+                    "scale",
+                    "set_default",
+                    "unregister",
+                    "register",
+                ]
+                versions = [name, "all", "", "", name, name, name, None]
+                assert asked == [
+                    (f"models.{verb}", name, version) for verb, version in zip(verbs, versions, strict=True)
+                ]
+
+    asyncio.run(scenario())
+
+
+def test_a_registration_that_fails_is_answered_with_its_cause_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = "https://h/m.mar"
+    causes = {
+        f"Failed to save model: {url}: it is a web page (HTML)": "the registration failed: ",
+        "Model name is not defined.": f"the registration of {url} failed: ",
+    }
+    for cause, begin in causes.items():
+        body = {"code": "bad_archive", "message": cause, "type": "InternalServerException"}
+        rules = Rules(models__register=(500, body))
+
+        async def scenario(rules: Rules = rules, cause: str = cause) -> None:
+            async with serving(on_request=rules, enable_model_api=True) as s:
+                assert await status_of(s, "POST", f"/models?url={url}") == (500, cause)
+
+        caplog.clear()
+        asyncio.run(scenario())
+        lines = [record.getMessage() for record in caplog.records if cause in record.getMessage()]
+        assert lines == [begin + cause]
 
 
 def test_register_takes_a_json_body_and_refuses_a_bad_one() -> None:

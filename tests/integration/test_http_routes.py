@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.integration.fake_broker import echo
 from tests.integration.http_service import Serving, read_response, serving
 from tests.integration.test_http_inference import head_of
 from tests.integration.test_http_management import RECORD, Rules
+from tests.names import REACHABLE
 from zts.wire.heads import ResultHead, pack_result_head, unpack_parts
 from zts.wire.messages import Job, Result
 
@@ -50,6 +52,34 @@ def test_forms_of_paths(target: str, model: str, version: str, headers: Mapping[
                 assert set_by_server(s) == headers
                 # No query, or none that counts: the body is the row's only value.
                 assert (head_of(s, -1).kind, head_of(s, -1).content_type) == ("body", "text/plain")
+
+    asyncio.run(scenario())
+
+
+# Where a model's name stands in a path or a query; those that take a version, too.
+NAMED = ["/predictions/{}", "/explanations/{}", "/v1/models/{}:predict", "/v1/models/{}:explain", "/v2/models/{}/infer"]
+NAMED += ["/v2/models/{}/explain", "/models/{}/invoke", "/{}/predict", "/invocations?model_name={}"]
+VERSIONED = ["/predictions/{}/{}", "/explanations/{}/{}/more", "/{}/{}/predict"]
+
+
+@pytest.mark.parametrize("wire", ["fast", "tornado"])
+def test_names_travel_whole_through_every_route_of_inference(wire: str) -> None:
+    async def scenario() -> None:
+        async with serving(http_wire=wire) as s:
+            for name in REACHABLE:
+                encoded = quote(name, safe="")
+                for route in NAMED:
+                    answer = await s.fetch("POST", route.format(encoded), b"x", **TEXT)
+                    assert (answer.status, s.broker.jobs[-1].model) == (200, name), route
+                for route in VERSIONED:
+                    answer = await s.fetch("POST", route.format(encoded, encoded), b"x", **TEXT)
+                    job = s.broker.jobs[-1]
+                    assert (answer.status, job.model, job.version) == (200, name, name), route
+            # A slash ends a segment, encoded or not; in a query it is part of the name.
+            await s.fetch("POST", "/invocations?model_name=org%2Fm", b"x", **TEXT)
+            assert s.broker.jobs[-1].model == "org/m"
+            for target in ("/predictions/" + "x" * 257, "/predictions/m/" + "1" * 257):
+                assert (await s.fetch("POST", target, b"x", **TEXT)).status == 404
 
     asyncio.run(scenario())
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
+import os
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -11,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
 from zts.errors import DownloadFailed, ModelNotFound, ServerError, ZtsError
 from zts.settings import Endpoints, Settings
 from zts.workers.download import download, is_url
@@ -37,6 +41,25 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("content-length", "1000")
             self.end_headers()
             self.wfile.write(b"x")
+        elif self.path == "/circle.mar":
+            self.send_response(302)
+            self.send_header("location", self.path)
+            self.end_headers()
+        elif self.path == "/login.mar":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><html>sign in</html>")
+        elif self.path == "/nothing.mar":
+            self.send_response(204)
+            self.end_headers()
+        elif self.path == "/broken.mar":
+            self.send_error(500, "it broke\x1b[31m")
+        elif self.path == "/garbage.mar":
+            self.wfile.write(b"220 mail here\r\n")
+        elif self.path == "/closed.mar":
+            self.close_connection = True
+        elif self.path == "/silent.mar":
+            self.server.silence.wait(20)  # type: ignore[attr-defined]
         else:
             super().do_GET()
 
@@ -55,9 +78,11 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         return Handler(*args, directory=str(folder))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.silence = threading.Event()  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}", folder
+        server.silence.set()  # type: ignore[attr-defined]
         server.shutdown()
         thread.join()
 
@@ -88,6 +113,10 @@ def test_what_is_fetched_has_its_base_name_and_is_whole(web: tuple[str, Path], s
         ("/none.mar", ALL, DownloadFailed, "/none.mar. Cause: 404"),
         ("/short.mar", ALL, DownloadFailed, "Cause: the connection ended after 1 of 1000 bytes"),
         ("/", ALL, DownloadFailed, "Cause: it names no file"),
+        ("/circle.mar", ALL, DownloadFailed, "/circle.mar. Cause: 302: it is redirected in a circle"),
+        ("/broken.mar", ALL, DownloadFailed, r"Cause: 500 it broke\x1b[31m"),
+        ("/garbage.mar", ALL, DownloadFailed, "what answers there is no HTTP server: it says '220 mail here'"),
+        ("/closed.mar", ALL, DownloadFailed, "Cause: Remote end closed connection without response"),
         ("/there.mar", ALL, ServerError, "Model file already exists there.mar"),
     ],
 )
@@ -99,6 +128,52 @@ def test_what_cannot_be_fetched_leaves_nothing_behind(
         download(web[0] + path, store, patterns)
     assert words in caught.value.public_message
     assert [path.name for path in store.iterdir()] == ["there.mar"]
+
+
+def test_a_server_that_is_silent_refuses_or_speaks_no_tls_is_named(
+    web: tuple[str, Path], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zts.workers.download._SILENCE_S", 0.1)
+    with pytest.raises(DownloadFailed, match=r"Cause: nothing came for 0\.1 s$"):
+        download(f"{web[0]}/silent.mar", store, ALL)
+    monkeypatch.undo()
+    with pytest.raises(DownloadFailed, match=r"Cause: TLS is not spoken there; is it an http:// address\?$"):
+        download(web[0].replace("http:", "https:") + "/m.mar", store, ALL)
+    with pytest.raises(DownloadFailed, match=r"Cause: Connection refused$"):
+        download(f"http://127.0.0.1:{free_port()}/m.mar", store, ALL)
+    with pytest.raises(DownloadFailed, match=r"Cause: No such file or directory$"):
+        download("file:///no/such/m.mar", store, ALL)
+
+
+def test_a_full_store_is_named_whether_or_not_the_length_is_known(
+    web: tuple[str, Path], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(store)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5))
+    with pytest.raises(DownloadFailed, match=r"and the model store has not so much room$"):
+        download(f"{web[0]}/m.mar", store, ALL)
+    monkeypatch.undo()
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("zts.workers.download._copy", full)
+    with pytest.raises(DownloadFailed, match=r"Cause: No space left on device$"):
+        download(f"file://{web[1]}/m.mar", store, ALL)
+    assert list(store.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/login.mar", "it is a web page (HTML)"), ("/nothing.mar", "it is empty (0 bytes)")],
+)
+def test_a_page_in_the_place_of_an_archive_is_called_one(
+    web: tuple[str, Path], store: Path, ask: Any, path: str, words: str
+) -> None:
+    error = ask(url=web[0] + path).error
+    assert error.http_status == 500
+    assert error.public_message.startswith(f"Failed to save model: {web[0]}{path}: {words}")
+    assert list(store.iterdir()) == []
 
 
 def test_size_and_time_have_limits(web: tuple[str, Path], store: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
@@ -270,6 +271,36 @@ def test_settings_survive_their_file_and_refuse_foreign_ones() -> None:
         Settings.from_map({"endpoints": {}})
     with pytest.raises(ConfigError):
         Settings.from_map({**settings.to_map(), "news": 1})
+
+
+@pytest.mark.parametrize("command", ["start", "torchserve"])
+def test_torchserves_options_may_be_shortened_as_there(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[argparse.Namespace] = []
+    module = importlib.import_module(f"zts.cli.{command}")
+    monkeypatch.setattr(module, "run", lambda args: seen.append(args) or 0)
+    words = ["--model-st", "s", "--models", "a", "b", "--ts=c", "--fore", "--nc", "--disable-token", "--enable"]
+    # Of TorchServe's options only this one begins so; ours (--log-dir, --log-level) make it no less clear.
+    words += ["--log", "l"]
+    assert main([*([command] if command == "start" else []), *words]) == 0
+    (args,) = seen
+    assert (args.model_store, args.models, args.ts_config, args.log_config) == ("s", ["a", "b"], "c", "l")
+    assert args.foreground and args.ncs and args.disable_token_auth and args.enable_model_api
+    with pytest.raises(SystemExit):
+        main([*([command] if command == "start" else []), "--ts-config", "c", "--model", "x"])
+    assert "ambiguous option: --model could match --model-store, --models" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # our own are written out
+        main([*([command] if command == "start" else []), "--ts-config", "c", "--log-d", "x"])
+    assert "did you mean --log-dir?" in capsys.readouterr().err
+
+
+def test_version_start_and_stop_may_be_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--vers"]) == 0
+    assert capsys.readouterr().out.startswith("zts ")
+    with pytest.raises(SystemExit):
+        main(["--st"])
+    assert "ambiguous option: --st could match --start, --stop" in capsys.readouterr().err
 
 
 def test_an_unknown_flag_or_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

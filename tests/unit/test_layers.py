@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = {
     "zts.errors": 0,
     "zts.clock": 0,
+    "zts.visible": 0,
     "zts": 1,
     "zts.backoff": 1,
     "zts.lifecycle": 1,

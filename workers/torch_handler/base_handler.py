@@ -9,7 +9,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import re
 import stat
 import tempfile
 from abc import ABC
@@ -18,6 +17,7 @@ from typing import Any, Final
 import torch
 
 from zts.clock import monotonic
+from zts.visible import as_file_name
 from zts.workers.torch_handler import model_files
 from zts.workers.torch_handler.model_files import setup_ort_session
 from zts.workers.ts_compat.names import check_valid_pt2_backend, list_classes_from_module, load_label_mapping
@@ -281,4 +281,4 @@ def _profiler_folder(model_name: str) -> str:
     if not is_ours:
         folder = tempfile.mkdtemp(prefix="pytorch_profiler-")
         log.warning("traces of the profiler go to %s, because another user may write into the usual folder", folder)
-    return os.path.join(folder, re.sub(r"[^\w.-]", "_", model_name))
+    return os.path.join(folder, as_file_name(model_name))

@@ -14,6 +14,8 @@ __all__ = ["DEFAULT_VERSION", "MANIFEST_PATH", "RUNTIMES", "Manifest", "read_man
 
 MANIFEST_PATH: Final = "MAR-INF/MANIFEST.json"
 RUNTIMES: Final = ("python", "python3", "LSP")
+# TorchServe reads its runtimes by their names in Java, too: in exactly this form.
+_RUNTIME_WORDS: Final = {**{word: word for word in RUNTIMES}, "PYTHON": "python", "PYTHON3": "python3"}
 # Of a model that says none, with or without a manifest.
 DEFAULT_VERSION: Final = "1.0"
 _MAX_BYTES: Final = 1024 * 1024
@@ -66,11 +68,12 @@ def read_manifest(model_dir: Path) -> Manifest | None:
 def _parse(raw: object) -> Manifest:
     if not isinstance(raw, dict):
         raise _invalid(f"{MANIFEST_PATH} is no JSON object")
-    model = raw.get("model")
+    model = raw.get("model", {})
     if not isinstance(model, dict):
-        raise _invalid(f"{MANIFEST_PATH} has no 'model' object")
-    runtime = raw.get("runtime", "python")
-    if runtime not in RUNTIMES:
+        raise _invalid(f"{MANIFEST_PATH} has a 'model' that is no object")
+    word = raw.get("runtime", "python")
+    runtime = _RUNTIME_WORDS.get(word) if isinstance(word, str) else None
+    if runtime is None:
         raise _invalid("Runtime is not defined or invalid.")
     return Manifest(
         model_name=_text(model, "modelName"),

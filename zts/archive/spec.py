@@ -213,7 +213,9 @@ def _batch_delay(keys: ConfigKeys, json_keys: ConfigKeys, args: Mapping[str, Any
 
 
 def _name(manifest: Manifest | None, args: Mapping[str, Any], hint: str) -> str:
-    name = str(args.get("model_name") or (manifest.model_name if manifest else hint))
+    said = manifest.model_name if manifest else ""
+    # As TorchServe: of a start every model gets a name, of a request only one without manifest.
+    name = str(args.get("model_name") or said or (hint if manifest is None or args.get("at_startup") else ""))
     if not name:
         raise _invalid("Model name is not defined.")
     return name

@@ -6,6 +6,7 @@ plain folders, which are used in place. Each call makes a folder of its own: han
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
+from zts.archive.content import what_it_is
 from zts.errors import BadArchive
 
 __all__ = ["MAX_MEMBERS", "MAX_TOTAL_BYTES", "identity", "is_archive_name", "model_root", "unpack"]
@@ -26,6 +28,8 @@ __all__ = ["MAX_MEMBERS", "MAX_TOTAL_BYTES", "identity", "is_archive_name", "mod
 MAX_TOTAL_BYTES: Final = 64 * 1024**3
 MAX_MEMBERS: Final = 100_000
 _ARCHIVE_SUFFIXES: Final = (".mar", ".zip", ".tar.gz", ".tgz", ".model")
+# Bit of a member's flags.
+_ENCRYPTED: Final = 0x1
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -63,7 +67,8 @@ def unpack(
         folder.chmod(0o755)
     except OSError as exc:
         shutil.rmtree(folder, ignore_errors=True)
-        raise _bad(path, exc.strerror or str(exc)) from None
+        where = f" ({target_dir})" if exc.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise _bad(path, f"{exc.strerror or exc}{where}") from None
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -119,10 +124,11 @@ class _Unpacking:
             elif self._is_gzip():
                 self._untar()
             else:
-                raise _bad(self._path)
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as exc:
-            # zipfile raises RuntimeError for encrypted members, NotImplementedError for unknown compression.
-            raise _bad(self._path, f"it is damaged or of an unknown kind ({exc})") from None
+                raise _bad(self._path, what_it_is(self._path))
+        except NotImplementedError as exc:
+            raise _bad(self._path, f"it is packed in a way that is not known here ({exc})") from None
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as exc:
+            raise _bad(self._path, f"it is damaged ({exc})") from None
 
     def _is_gzip(self) -> bool:
         with self._path.open("rb") as file:
@@ -131,8 +137,12 @@ class _Unpacking:
     def _unzip(self) -> None:
         with zipfile.ZipFile(self._path) as archive:
             members = archive.infolist()
-            self._check_declared(len(members), sum(member.file_size for member in members))
+            declared = sum(member.file_size for member in members)
+            self._check_declared(len(members), declared)
+            self._check_room(declared)
             for member in members:
+                if member.flag_bits & _ENCRYPTED:
+                    raise _bad(self._path, f"its member {member.filename!r} is encrypted, and there is no password")
                 mode = member.external_attr >> 16
                 if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                     raise _bad(self._path, f"member {member.filename!r} is neither a file nor a folder")
@@ -144,7 +154,7 @@ class _Unpacking:
                     self._write(place, source)
 
     def _untar(self) -> None:
-        with tarfile.open(self._path, "r:gz") as archive:
+        with self._open_tar() as archive:
             for member in self._counted(archive):
                 if not (member.isreg() or member.isdir()):
                     raise _bad(self._path, f"member {member.name!r} is neither a file nor a folder")
@@ -161,6 +171,12 @@ class _Unpacking:
                 with source:
                     self._write(place, source)
 
+    def _open_tar(self) -> tarfile.TarFile:
+        try:
+            return tarfile.open(self._path, "r:gz")
+        except tarfile.ReadError as exc:
+            raise _bad(self._path, f"it is gzipped, but holds no tar, or is damaged ({exc})") from None
+
     def _counted(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         # One at a time: getmembers() would read a whole bomb before anything is checked.
         for member in archive:
@@ -173,6 +189,14 @@ class _Unpacking:
             raise _bad(self._path, f"it holds more than {self._max_members} members")
         if total_bytes > self._max_total_bytes:
             raise _bad(self._path, f"its content is larger than {self._max_total_bytes} bytes")
+
+    def _check_room(self, total_bytes: int) -> None:
+        # Where runtime folders lie in memory, a disk that is filled first takes others with it.
+        free = shutil.disk_usage(self._target).free
+        if total_bytes > free:
+            raise _bad(
+                self._path, f"its content has {total_bytes} bytes, and {self._target.parent} has room for {free}"
+            )
 
     def _place(self, name: str) -> Path:
         """Return where a member goes.

@@ -15,7 +15,8 @@ SUMMARY = "pack a model into an archive (.mar)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``torch-model-archiver`` 0.12."""
+    """Declare the options of ``torch-model-archiver`` 0.12; as there, long ones may be shortened."""
+    parser.allow_abbrev = True
     parser.description = "Pack handler, weights and files into an archive that zts (and TorchServe) can serve."
     parser.add_argument("--model-name", required=True, metavar="NAME", help="name of the model and of the file made")
     parser.add_argument("-v", "--version", required=True, help="version of the model, any text")

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from zts import __version__
 from zts.errors import ConfigError, ZtsError
+from zts.visible import visible
 
 __all__ = ["COMMANDS", "Parser", "main"]
 
@@ -47,9 +48,9 @@ class Parser(argparse.ArgumentParser):
         print(f"{self.prog}: {message} (see '{self.prog} --help')", file=sys.stderr)
         raise SystemExit(2)
 
-    def parse_strictly(self, args: Sequence[str]) -> argparse.Namespace:
-        """Parse, and refuse unknown arguments with a suggestion."""
-        known, rest = self.parse_known_args(args)
+    def parse_strictly(self, args: Sequence[str], shortened: Sequence[str] = ()) -> argparse.Namespace:
+        """Parse, and refuse unknown arguments with a suggestion; options of ``shortened`` may be shortened."""
+        known, rest = self.parse_known_args([self._whole(arg, shortened) for arg in args])
         if rest:
             self._refuse(rest[0], known)
         return known
@@ -63,6 +64,16 @@ class Parser(argparse.ArgumentParser):
         flags = [flag for action in self._actions for flag in action.option_strings]
         near = difflib.get_close_matches(argument.split("=")[0], flags, n=1)
         self.error(f"unknown argument {argument!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+    def _whole(self, arg: str, shortened: Sequence[str]) -> str:
+        """Return ``arg`` with the whole name of an option that it shortens, if there is one."""
+        name, equals, value = arg.partition("=")
+        if not name.startswith("--") or name == "--" or name in self._option_string_actions:
+            return arg
+        found = [option for option in shortened if option.startswith(name)]
+        if len({self._option_string_actions[option].dest for option in found}) > 1:
+            self.error(f"ambiguous option: {name} could match {', '.join(found)}")
+        return f"{found[0]}{equals}{value}" if found else arg
 
 
 def _usage() -> str:
@@ -93,14 +104,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = "zts" if rest is args else f"zts {name}"
     parser = Parser(prog=shown, description=description, allow_abbrev=False)
     module.add_arguments(parser)
+    # A command's SHORTENED: its options that may be shortened (allow_abbrev would take those of ours into account).
     try:
-        return int(module.run(parser.parse_strictly(rest)))
+        return int(module.run(parser.parse_strictly(rest, getattr(module, "SHORTENED", ()))))
     except ConfigError as exc:
-        print(f"{shown}: {exc.public_message}", file=sys.stderr)
+        print(f"{shown}: {visible(exc.public_message, keeps_lines=True)}", file=sys.stderr)
         # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor.
         return 1 if name in ("start", "torchserve") else 2
     except ZtsError as exc:
-        print(f"{shown}: {exc.public_message}", file=sys.stderr)
+        print(f"{shown}: {visible(exc.public_message, keeps_lines=True)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

@@ -17,6 +17,7 @@ from typing import Any, Final
 from zts.config import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable
 from zts.settings import REGISTRATION_LIMIT_S
+from zts.visible import visible
 
 __all__ = ["add_arguments", "run"]
 
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if as_json:
         print(json.dumps(body, indent=2))
     else:
-        print(_TEXTS[action](args, body))
+        print(visible(_TEXTS[action](args, body), keeps_lines=True))
     return 0
 
 
@@ -126,9 +127,10 @@ def _table(_args: argparse.Namespace, records: Any) -> str:
                 ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "-",
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    cells = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
 
 
@@ -141,7 +143,7 @@ def _record(_args: argparse.Namespace, records: Any) -> str:
         for worker in record["workers"]:
             reason = f" ({worker['reason']})" if worker.get("reason") else ""
             lines.append(f"  worker {worker['worker_id']}: {worker['state']}{reason}, pid {worker['pid']}")
-    return "\n".join(lines)
+    return "\n".join(visible(line) for line in lines)
 
 
 _ACTIONS: Final[dict[str, Callable[[argparse.Namespace, _Ask], Any]]] = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from zts.config import add_server_arguments, resolve
+from zts.config import TORCHSERVE_OPTIONS, add_server_arguments, resolve
 from zts.errors import ConfigError
 from zts.supervisor.start import StartOptions, remembered_command, start
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["SHORTENED", "add_arguments", "run"]
+
+SHORTENED = TORCHSERVE_OPTIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

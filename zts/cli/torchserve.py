@@ -7,11 +7,13 @@ import os
 
 from zts import __version__
 from zts.cli import start as start_command
-from zts.config import add_server_arguments
+from zts.config import TORCHSERVE_OPTIONS, add_server_arguments
 from zts.supervisor.instance import find_instance
 from zts.supervisor.stop import stop
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["SHORTENED", "add_arguments", "run"]
+
+SHORTENED = ("--version", "--start", "--stop", *TORCHSERVE_OPTIONS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

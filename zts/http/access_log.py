@@ -12,6 +12,7 @@ from typing import Final
 
 from zts.clock import monotonic, wall_time_s
 from zts.http.exchange import Exchange
+from zts.visible import visible
 
 __all__ = ["MAX_ROWS", "AccessLog", "AccessRow"]
 
@@ -74,7 +75,11 @@ class AccessLog:
             return
         offset = wall_time_s() - monotonic()
         lines = [
-            (offset + at, request_id, f"{said} {status} {int((at - started_at) * 1000 + 0.5)}")
+            (
+                offset + at,
+                request_id,
+                f"{said if said.isascii() else visible(said)} {status} {int((at - started_at) * 1000 + 0.5)}",
+            )
             for at, request_id, said, status, started_at in rows
         ]
         record = _logger.makeRecord(_logger.name, logging.INFO, __file__, 0, _Lines(lines), (), None, "answered")

@@ -17,7 +17,7 @@ from zts.bodies import (
     set_default_text,
     unregistered_text,
 )
-from zts.errors import BadRequest, ModelNotFound, VersionNotFound
+from zts.errors import BadRequest, ModelNotFound, VersionNotFound, ZtsError
 from zts.http import workflows
 from zts.http.api_description import describe_model
 from zts.http.app import Handler, method_not_allowed
@@ -28,6 +28,7 @@ from zts.http.parsing import bare_type, int_parameter, segments_of
 from zts.http.responses import Answer, json_answer, status_answer
 from zts.http.tokens import MANAGEMENT as MANAGEMENT_TOKEN
 from zts.settings import REGISTRATION_LIMIT_S, Settings
+from zts.wire.frames import MAX_NAME_CHARS
 
 __all__ = ["Management"]
 
@@ -102,7 +103,13 @@ class Management:
         given = _body_parameters(exchange)
         args = _register_args(given)
         _note_ignored(exchange, given)
-        reply = await self._link.request("models.register", args, REGISTRATION_LIMIT_S)
+        try:
+            reply = await self._link.request("models.register", args, REGISTRATION_LIMIT_S)
+        except ZtsError as exc:
+            what = "" if args["url"] in exc.public_message else f" of {args['url']}"
+            text = f"the registration{what} failed: {exc.public_message}"
+            _log.warning("%s", text, extra={"request_id": exchange.request_id})
+            raise
         body = reply.body
         if reply.status == 202:
             return status_answer(PROCESSING_TEXT, 202)
@@ -183,10 +190,10 @@ def _names(exchange: Exchange) -> tuple[str, str]:
     model = parts[1]
     version = parts[2] if len(parts) > 2 else ""
     # Longer ones cannot be registered, and would not fit into a message's name fields.
-    if len(model) > 128:
-        raise ModelNotFound(f"Model not found: {model[:128]}…")
-    if len(version) > 128:
-        raise VersionNotFound(f"Model version: {version[:128]}… does not exist for model: {model}")
+    if len(model) > MAX_NAME_CHARS:
+        raise ModelNotFound(f"Model not found: {model[:MAX_NAME_CHARS]}…")
+    if len(version) > MAX_NAME_CHARS:
+        raise VersionNotFound(f"Model version: {version[:MAX_NAME_CHARS]}… does not exist for model: {model}")
     return model, version
 
 

@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from zts.bodies import version_not_found_text
 from zts.errors import ModelNotFound, ResourceNotFound, VersionNotFound
+from zts.wire.frames import MAX_NAME_CHARS
 
 __all__ = ["Target", "check_names", "is_predict_path", "target_of"]
 
-_MAX_NAME_CHARS: Final = 128  # of a model or version, as check_model_name has it
 _NOT_FOUND: Final = "Requested resource is not found, please refer to API document."
 
 
@@ -91,7 +91,7 @@ def check_names(target: Target) -> None:
     model, version = target.model, target.version
     if not model:
         raise ResourceNotFound(_NOT_FOUND)
-    if len(model) > _MAX_NAME_CHARS:
-        raise ModelNotFound(f"Model not found: {model[:_MAX_NAME_CHARS]}…")
-    if len(version) > _MAX_NAME_CHARS or (not version and target.url_path):
-        raise VersionNotFound(version_not_found_text(model, version[:_MAX_NAME_CHARS]))
+    if len(model) > MAX_NAME_CHARS:
+        raise ModelNotFound(f"Model not found: {model[:MAX_NAME_CHARS]}…")
+    if len(version) > MAX_NAME_CHARS or (not version and target.url_path):
+        raise VersionNotFound(version_not_found_text(model, version[:MAX_NAME_CHARS]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from zts.metrics.definitions import HISTOGRAM
+from zts.visible import visible
 
 __all__ = ["BUCKETS", "Family", "HistogramValue", "render"]
 
@@ -98,7 +99,9 @@ def _name(text: str, bad: re.Pattern[str]) -> str:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    # Line ends have an escape of the format's own; what else is not safe to show gets ours.
+    text = visible(value, keeps_lines=True)
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from zts.metrics.definitions import KINDS
+from zts.visible import UNSAFE, visible
 
 __all__ = ["PREFIX", "Measurement", "expanded_unit", "format_line", "log_line", "parse_line"]
 
@@ -36,8 +37,10 @@ _LINE: Final = re.compile(
     r"(?:\|#(?!type:|hostname:)(?P<dims>[^|]*))?(?:\|#type:(?P<type>\w+))?"
     r"(?:\|#hostname:(?P<host>[^,|]*),(?:timestamp:)?(?P<epoch>\d+)(?:,(?P<ids>[^|]*))?)?\s*"
 )
-# What would end a line or one of its fields.
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f|]")
+# What would end a line or one of its fields, or is not safe to show.
+_UNSAFE: Final = re.compile(f"{UNSAFE.pattern}|[|]")
+# A comma in a value, where another dimension would be read behind it.
+_FALSE_END: Final = re.compile(r",(?=[^,]*:)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,9 @@ def format_line(measurement: Measurement, epoch_s: int, hostname: str) -> str:
     >>> format_line(Measurement("T", "Milliseconds", 1.5, (("Level", "Model"),), "gauge", "", "r1,r2"), 17, "vm")
     '[METRICS]T.Milliseconds:1.5|#Level:Model|#type:GAUGE|#hostname:vm,17,r1,r2'
     """
-    dims = ",".join(f"{name}:{value}" for name, value in measurement.dimensions)
+    dims = ",".join(
+        f"{name}:{_FALSE_END.sub(' ', value) if ',' in value else value}" for name, value in measurement.dimensions
+    )
     ids = f",{measurement.request_ids}" if measurement.request_ids else ""
     return (
         f"{PREFIX}{_safe(measurement.name)}.{_safe(measurement.unit)}:{measurement.value}|#{_safe(dims)}"
@@ -142,4 +147,4 @@ def log_line(
     """
     dims = ",".join(f"{key}:{text}" for key, text in dimensions)
     ids = "" if request_ids is None else f"requestID:{request_ids or 'null'},"
-    return f"{name}.{unit}:{float(value)}|#{dims}|#hostname:{hostname},{ids}timestamp:{epoch_s}"
+    return visible(f"{name}.{unit}:{float(value)}|#{dims}|#hostname:{hostname},{ids}timestamp:{epoch_s}")

@@ -99,7 +99,7 @@ def test_hidden_variables_need_a_regular_expression() -> None:
 
 def test_command_line_shows_role_model_and_slot() -> None:
     words = worker_command(options())[1:]
-    assert " ".join(words) == "-P -m zts worker --model-name m --model-version 1.0 --worker-id 9000"
+    assert " ".join(words) == "-P -m zts worker --model-name=m --model-version=1.0 --worker-id 9000"
 
 
 @pytest.mark.parametrize(
