@@ -125,6 +125,11 @@ class EmbeddedBroker:
         """How many jobs have no answer, the local peer's included."""
         return self.service.unfinished
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody but the local peer is connected who may be reading answers."""
+        return self.service.has_clients
+
     def begin_stop(self, text: str) -> None:
         """Refuse what is new from now on, with ``text``; the local peer's last jobs are welcome."""
         self.service.begin_stop(text, monotonic())

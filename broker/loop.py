@@ -22,7 +22,7 @@ from zts.broker.outlet import CLIENT, CONTROL, EVENT, WORKER
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets
 from zts.clock import monotonic
-from zts.stopping import REFUSAL, Ending, Step
+from zts.stopping import LAST_WORDS_S, REFUSAL, Ending, Step
 
 __all__ = ["BrokerLoop"]
 
@@ -78,8 +78,11 @@ class BrokerLoop:
         service.end_stop(ending.why(monotonic()), monotonic())
         while ending.step(monotonic(), 0) is Step.HOLD:
             self._turn_and_listen()
+        self._wake_at = monotonic() + (LAST_WORDS_S if service.has_clients else 0.0)
         self._ready = _ALL  # refuse what has come meanwhile
         self.turn()
+        while monotonic() < self._wake_at:
+            self._turn_and_listen()
         self._epoll.close()
 
     def _turn_and_listen(self) -> None:

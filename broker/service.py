@@ -164,6 +164,11 @@ class BrokerService:
         """How many jobs have no answer."""
         return self._scheduler.unfinished()
 
+    @property
+    def has_clients(self) -> bool:
+        """Whether anybody is connected who may be reading answers."""
+        return len(self._clients) > 0
+
     def begin_stop(self, text: str, now: float) -> None:
         """Refuse what is new from now on, with ``text``; what is here may still end."""
         if self._local_id is not None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-__all__ = ["CUT_EARLY", "REFUSAL", "SAME_WISH_S", "Ending", "Step", "cut_text"]
+__all__ = ["CUT_EARLY", "LAST_WORDS_S", "REFUSAL", "SAME_WISH_S", "Ending", "Step", "cut_text"]
 
 # One wish may come as two signals: timeout(1) and some shells signal the process and then its group.
 SAME_WISH_S: Final = 0.5
+# Between a broker's last answers and its end: of a connection that is lost, ZeroMQ drops what the client has not read.
+LAST_WORDS_S: Final = 0.3
 # The supervisor's budget began a little before that of its roles, which it tells to leave when it is over.
 _EARLIER_S: Final = 0.5
 

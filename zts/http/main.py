@@ -36,7 +36,7 @@ from zts.http.zmq_link import ZmqLink
 from zts.metrics.definition_file import load_definitions
 from zts.settings import Settings
 from zts.signals import DRAIN_SIGNAL, STOP_SIGNALS, is_wanted
-from zts.stopping import REFUSAL, Ending, Step, cut_text
+from zts.stopping import LAST_WORDS_S, REFUSAL, Ending, Step, cut_text
 
 if TYPE_CHECKING:
     from zts.broker.embedded import EmbeddedBroker
@@ -297,7 +297,9 @@ async def _end(service: HttpService, broker: EmbeddedBroker | None, ending: Endi
     # Workers finish what they hold, and they need the broker for it: it goes on until it is told to leave.
     while ending.step(monotonic(), 0) is Step.HOLD:
         await asyncio.sleep(_STOP_POLL_S)
+    until = monotonic() + (LAST_WORDS_S if broker is not None and broker.has_clients else 0.0)
     await service.close(why)
+    await asyncio.sleep(until - monotonic())
 
 
 def _open_broker(settings: Settings, loop: asyncio.AbstractEventLoop) -> EmbeddedBroker | None:
