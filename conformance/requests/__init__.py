@@ -6,7 +6,18 @@ import json
 from typing import Final
 
 from conformance.case import Run
-from conformance.requests import batches, failures, handlers, inference, management, others, results, rows, security
+from conformance.requests import (
+    batches,
+    failures,
+    forms,
+    handlers,
+    inference,
+    management,
+    others,
+    results,
+    rows,
+    security,
+)
 
 __all__ = ["all_runs"]
 
@@ -32,6 +43,7 @@ def _plain_runs() -> list[Run]:
             {**PLAIN, "max_request_size": "100000", "max_response_size": "200000"},
             models=("kitchen.mar", "echo.mar", "function.mar", "streamer.mar"),
         ),
+        Run("forms", forms.CASES, PLAIN, models=("echo.mar",)),
         Run(
             "manage",
             management.CASES,
