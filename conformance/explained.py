@@ -66,6 +66,10 @@ _OTHER_PROGRAM: Final = "better: no handler can rely on how the worker's own pro
 _OWN_SESSION: Final = "better: what a handler sends to its group does not hit the server, nor does a terminal's Ctrl-C"
 _STOPPABLE: Final = "better: SIGTERM lets the worker finish what it holds; processes that a handler forks forget that"
 _THREADS: Final = "better: each worker has its share of the cores, and threads that wait do not spin"
+_NOT_LOST: Final = "better: a body whose parts would be lost without a word is refused, and the text says why"
+_NO_JAVA: Final = "better: no text of Java's; 400, as it is the client's fault"
+_READ: Final = "better: read as its standard has it; TorchServe loses it, or gives the bytes as they are"
+_CLEAR: Final = "better: what is meant is clear, though TorchServe's parser fails at it"
 _NO_ARCHIVE: Final = "better: what is no archive is called so"
 
 EXPLAINED: Final = (
@@ -87,6 +91,69 @@ EXPLAINED: Final = (
     Explained("*api*", "body.paths get /metrics", "A11: it is described on the port that serves it", zts=_NEW),
     Explained("*description*", "body.paths get /metrics", "A11: it is described on the port that serves it", zts=_NEW),
     Explained("*options*", "body.paths get /metrics", "A11: it is described on the port that serves it", zts=_NEW),
+    # 1.3
+    *(
+        entry
+        for case in (
+            "final-missing",
+            "value-cut",
+            "head-cut",
+            "file-cut",
+            "boundary-not-there",
+            "no-multipart-at-all",
+            "cr-only",
+            "encoded-gzip-multipart",
+        )
+        for entry in _whole(f"forms-{case}", _NOT_LOST, "400", ".*Malformed multipart body.*")
+    ),
+    *(
+        entry
+        for case in (
+            "disposition-no-name",
+            "disposition-no-name-file",
+            "disposition-empty-name",
+            "disposition-only-colon",
+            "disposition-empty",
+            "disposition-extended-name",
+            "head-none",
+            "head-no-disposition",
+        )
+        for entry in _whole(f"forms-{case}", _NO_JAVA, "400", ".*Malformed multipart body: a part without a name.*")
+    ),
+    *(
+        Explained(f"forms-{case}", "body.*", _READ)
+        for case in (
+            "preamble",
+            "preamble-many-lines",
+            "boundary-blanks-behind",
+            "boundary-prefix-of-line",
+            "boundary-then-more-in-file",
+            "type-quoted-escape",
+            "type-quoted-semicolon",
+            "type-upper-case",
+            "type-blanks-around",
+            "type-latin",
+            "fields-type-blank",
+        )
+    ),
+    *(
+        entry
+        for case in (
+            "disposition-extended-file-no-charset",
+            "disposition-extended-file-bad",
+            "disposition-attachment",
+            "disposition-file",
+            "disposition-trailing-semicolon",
+            "head-folded*",
+            "length-file-short",
+            "type-empty-boundary",
+            "part-type-text-latin",
+            "part-type-charset-unknown",
+            "part-type-charset-empty",
+            "part-type-mixed",
+        )
+        for entry in _whole(f"forms-{case}", _CLEAR, "200", ".*")
+    ),
     # 1.4
     Explained(
         "status-304", "header:content-length", "better: no length is given for a body that HTTP forbids", zts=_NEW

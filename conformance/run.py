@@ -115,7 +115,7 @@ def _compare_run(run: Run, options: argparse.Namespace, folder: Path, store: Pat
                 server.start()
             for server in pair:
                 server.wait_ready()
-                _wait_models(server)
+                wait_models(server)
             names = (_names(pair[0]), _names(pair[1]))
             for case in run.cases:
                 replies = [_perform(server, case) for server in pair]
@@ -128,7 +128,8 @@ def _compare_run(run: Run, options: argparse.Namespace, folder: Path, store: Pat
                 server.stop()
 
 
-def _wait_models(server: Server) -> None:
+def wait_models(server: Server) -> None:
+    """Return when the models of the start are ready, or raise RuntimeError."""
     deadline = time.monotonic() + READY_S
     started = [model.split("=")[0].split("_")[0].partition(".")[0] for model in server.run.models]
     for name in started if server.run.ready is None else server.run.ready:
@@ -148,14 +149,14 @@ def _perform(server: Server, case: Case) -> list[Reply]:
         with concurrent.futures.ThreadPoolExecutor(len(case.burst)) as pool:
             waiting = []
             for body in case.burst:
-                waiting.append(pool.submit(_send, server, case, body))
+                waiting.append(pool.submit(send, server, case, body))
                 time.sleep(case.stagger_s)
             return [one.result() for one in waiting]
     if case.meanwhile:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            first = pool.submit(_send, server, case, case.body)
+            first = pool.submit(send, server, case, case.body)
             time.sleep(0.5)
-            second = _send(server, case.meanwhile, case.meanwhile.body)
+            second = send(server, case.meanwhile, case.meanwhile.body)
             return [first.result(), second]
     return [_poll(server, case)]
 
@@ -163,7 +164,7 @@ def _perform(server: Server, case: Case) -> list[Reply]:
 def _poll(server: Server, case: Case) -> Reply:
     deadline = time.monotonic() + UNTIL_S
     while True:
-        reply = _send(server, case, case.body)
+        reply = send(server, case, case.body)
         if case.until is None or re.search(case.until, reply.body.decode("latin-1"), re.DOTALL):
             return reply
         if time.monotonic() > deadline:
@@ -172,7 +173,8 @@ def _poll(server: Server, case: Case) -> Reply:
         time.sleep(0.2)
 
 
-def _send(server: Server, case: Case, body: bytes | None) -> Reply:
+def send(server: Server, case: Case, body: bytes | None) -> Reply:
+    """Send one request of a case and return the answer."""
     if case.port == "file":
         return server.read(case.path)
     address = server.addresses[case.port]

@@ -9,6 +9,7 @@ from conformance.case import Run
 from conformance.requests import (
     batches,
     failures,
+    forms,
     handlers,
     inference,
     management,
@@ -43,6 +44,7 @@ def _plain_runs() -> list[Run]:
             {**PLAIN, "max_request_size": "100000", "max_response_size": "200000"},
             models=("kitchen.mar", "echo.mar", "function.mar", "streamer.mar"),
         ),
+        Run("forms", forms.CASES, PLAIN, models=("echo.mar",)),
         Run(
             "manage",
             management.CASES,

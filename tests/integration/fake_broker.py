@@ -80,6 +80,10 @@ class FakeBroker:
         held, self.held = self.held, []
         self._outbox += [(identity, Results([result])) for identity, job in held if (result := result_of(job))]
 
+    def tell_held(self, message: Message) -> None:
+        """Send ``message`` to those whose jobs are held."""
+        self._outbox += [(identity, message) for identity, _ in self.held]
+
     def stream_to_held(self, *chunks: bytes, head: bytes = b"") -> None:
         """Send parts of a streamed answer to the jobs that are held; ``answer_held`` ends it."""
         for identity, job in self.held:

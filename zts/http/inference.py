@@ -22,9 +22,10 @@ from zts.http.api_description import describe_prediction
 from zts.http.app import Handler, Tally
 from zts.http.exchange import Exchange
 from zts.http.fast_head import FastHeaders
+from zts.http.forms import form_parts, is_form
 from zts.http.health import Health
 from zts.http.link import BrokerLink
-from zts.http.parsing import bare_type, form_parts, is_form, priority_of, segments_of, timeout_ms_of
+from zts.http.parsing import bare_type, priority_of, segments_of, timeout_ms_of
 from zts.http.responses import Answer, json_answer, reason_of
 from zts.http.targets import Target, check_names, target_of
 from zts.http.tokens import INFERENCE as INFERENCE_TOKEN

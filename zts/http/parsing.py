@@ -1,26 +1,20 @@
-"""From an HTTP request's text to values: paths, parameters, request ids, our headers, forms. No sockets."""
+"""From an HTTP request's text to values: paths, parameters, request ids, our headers. No sockets."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
-from urllib.parse import parse_qsl, unquote, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote
 
-from zts.errors import BadRequest, ClientError
-from zts.wire.heads import Part
+from zts.errors import BadRequest
 from zts.wire.messages import HIGH, LOW, NORMAL
 
 __all__ = [
     "HeaderPairs",
     "bare_type",
-    "boundary_of",
-    "form_parts",
     "int_parameter",
-    "is_form",
     "is_sane_request_id",
-    "multipart_parts",
     "priority_of",
     "query_parameters",
     "segments_of",
@@ -30,18 +24,7 @@ __all__ = [
 
 HeaderPairs = Sequence[tuple[str, str]]
 
-MULTIPART: Final = "multipart/form-data"
-URLENCODED: Final = "application/x-www-form-urlencoded"
-
-OCTETS: Final = "application/octet-stream"
-
 _log = logging.getLogger("zts.http")
-
-_BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_PARAMETER: Final = re.compile(r""";\s*([^\s=;"]+)\s*=\s*(?:("(?:[^"\\]|\\.)*")|([^;]*))""")
-_ESCAPED: Final = re.compile(r"\\(.)")
-_FOLD: Final = re.compile(r"\r\n[ \t]+")
-_MAX_PARTS: Final = 10_000
 
 _PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 _MAX_REQUEST_ID_CHARS: Final = 128
@@ -137,110 +120,3 @@ def bare_type(content_type: str) -> str:
     'application/json'
     """
     return content_type.partition(";")[0].strip()
-
-
-def is_form(content_type: str) -> bool:
-    """Return whether a body of this content type has fields; multipart without a boundary is just a body."""
-    bare = bare_type(content_type).lower()
-    return bare == URLENCODED or (bare == MULTIPART and boundary_of(content_type) != b"")
-
-
-def form_parts(content_type: str, body: bytes) -> list[Part]:
-    """Return the fields of a form body of either type.
-
-    Raises:
-        ClientError: If the body is malformed.
-    """
-    if bare_type(content_type).lower() == MULTIPART:
-        return multipart_parts(boundary_of(content_type), body)
-    return _urlencoded_parts(body)
-
-
-def _urlencoded_parts(body: bytes) -> list[Part]:
-    """Return the fields as TorchServe's parser finds them, its oddities included.
-
-    Text without ``=`` is a field without a value, but none at all at the end: curl's ``-d hello`` is an empty row.
-    """
-    pieces = body.split(b"&")
-    parts: list[Part] = []
-    for number, piece in enumerate(pieces):
-        name, equals, value = piece.replace(b"+", b" ").partition(b"=")
-        if not equals and number == len(pieces) - 1:
-            continue
-        if not name:
-            raise _form_error("java.lang.IllegalArgumentException: empty name")
-        parts.append((_percent_decoded(name).decode("utf-8", "replace"), "", _percent_decoded(value)))
-    return parts
-
-
-def _percent_decoded(text: bytes) -> bytes:
-    if b"%" not in text:
-        return text
-    bad = _BAD_PERCENT.search(text)
-    if bad is not None:
-        shown = text.decode("latin-1")
-        raise _form_error(f"Invalid hex byte at index '{bad.start()}' in string: '{shown[:80]}'")
-    return unquote_to_bytes(text)
-
-
-def _form_error(text: str) -> ClientError:
-    return ClientError(text, http_status=500, type_name="ErrorDataDecoderException")
-
-
-def boundary_of(content_type: str) -> bytes:
-    """Return the boundary that a content type names, ``b""`` if it names none.
-
-    >>> boundary_of('multipart/form-data; charset=utf-8; boundary="a b"')
-    b'a b'
-    """
-    for name, quoted, plain in _PARAMETER.findall(content_type):
-        if name.lower() == "boundary":
-            return str(_unquoted(quoted) or plain.strip()).encode("latin-1", "replace")
-    return b""
-
-
-def multipart_parts(boundary: bytes, body: bytes) -> list[Part]:
-    """Return the parts of a ``multipart/form-data`` body in their order; a repeated name appears repeatedly.
-
-    A part that is no file loses its content type, as in TorchServe; a file without one is octets.
-
-    Raises:
-        BadRequest: If the body is malformed or has more than 10,000 parts.
-    """
-    if not body:
-        return []
-    delimiter = b"\r\n--" + boundary
-    pieces = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)
-    if len(pieces) < 2:
-        raise BadRequest("Malformed multipart body: the boundary that the content-type header names is not in it.")
-    if len(pieces) > _MAX_PARTS + 1:
-        raise BadRequest(f"Multipart body with more than {_MAX_PARTS} parts.")
-    parts: list[Part] = []
-    for piece in pieces[1:]:
-        if piece.startswith(b"--"):
-            return parts
-        parts.append(_part(piece))
-    raise BadRequest("Malformed multipart body: the final boundary is missing, so it may be cut off.")
-
-
-def _part(piece: bytes) -> Part:
-    head, blank, value = piece.lstrip(b" \t").partition(b"\r\n\r\n")
-    headers: dict[str, str] = {}
-    if blank:
-        # A long header may go on in lines that begin with a blank.
-        for line in _FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n"):
-            header, _, text = line.partition(":")
-            headers[header.strip().lower()] = text.strip()
-    parameters = {
-        name.lower(): _unquoted(quoted) if quoted else plain.strip()
-        for name, quoted, plain in _PARAMETER.findall(headers.get("content-disposition", ""))
-    }
-    if not parameters.get("name"):
-        raise BadRequest("Malformed multipart body: a part without a name.")
-    if "filename" not in parameters and "filename*" not in parameters:
-        return parameters["name"], "", value
-    return parameters["name"], bare_type(headers.get("content-type", "")) or OCTETS, value
-
-
-def _unquoted(text: str) -> str:
-    return _ESCAPED.sub(r"\1", text[1:-1])
