@@ -39,11 +39,7 @@ _READY: Final = ".zts-ready"
 _BUILD_S: Final = 840.0
 _KEPT_LINES: Final = 5
 _MODEL_ERROR: Final = "ModelException"
-# A line of a requirements file: its option, if any, and what may be a path.
-_LOCAL: Final = re.compile(r"^(?:(-[A-Za-z]|--[a-z-]+)[ =]*)?(?:file://)?([^\s;@#]+)")
-_NESTED: Final = ("-r", "-c", "--requirement", "--constraint")
-_FIND_LINKS: Final = ("-f", "--find-links")
-_PACKED: Final = (".whl", ".tar.gz", ".zip")
+_LOCAL: Final = re.compile(r"^(?:-r|-c|--requirement|--constraint|-e)?[ =]?\s*(?:file://)?([^\s;@#]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,33 +134,13 @@ def _plan(model_dir: Path, settings: Settings) -> _Plan | None:
 
 
 def _add_content(key: Any, requirements: Path, model_dir: Path) -> None:
-    """Hash the requirements, and what pip reads of the archive for them: wheels, sources, further requirements."""
-    waiting, seen = [requirements], {requirements.resolve()}
-    while waiting:
-        file = waiting.pop()
-        key.update(file.read_bytes())
-        for line in file.read_text("utf-8", "replace").splitlines():
-            found = _LOCAL.match(line.strip())
-            option, name = found.groups() if found else ("", "")
-            # pip looks beside the file for what a nested one names, and where it runs for packages.
-            paths = {(folder / name).resolve() for folder in (model_dir, file.parent)} if name else set()
-            for path in sorted(path for path in paths if path.exists() and _is_inside(path, model_dir)):
-                if option in _NESTED and path.is_file():
-                    waiting += [path] if path not in seen else []
-                    seen.add(path)
-                    continue
-                for part in _package_files(path, is_index=option in _FIND_LINKS):
-                    key.update(part.read_bytes())
-
-
-def _package_files(path: Path, *, is_index: bool) -> list[Path]:
-    """Return the files of what a requirement names: a package, a folder to look for some in, or a source tree."""
-    if path.is_file():
-        return [path]
-    if is_index:
-        return sorted(part for part in path.iterdir() if part.name.endswith(_PACKED) and part.is_file())
-    is_source = any((path / name).is_file() for name in ("pyproject.toml", "setup.py"))
-    return sorted(part for part in path.rglob("*") if part.is_file()) if is_source else []
+    """Hash the requirements, and the files of the archive that they name (wheels, further requirements)."""
+    key.update(requirements.read_bytes())
+    for line in requirements.read_text("utf-8", "replace").splitlines():
+        found = _LOCAL.match(line.strip())
+        path = (model_dir / found.group(1)).resolve() if found else model_dir
+        if path.is_file() and _is_inside(path, model_dir):
+            key.update(path.read_bytes())
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
