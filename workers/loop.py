@@ -203,10 +203,9 @@ class ComputeLoop:
     def _emit(self, rows: Sequence[m.Result]) -> None:
         """Send parts of answers now; called by the handler's thread, which is this one.
 
-        The time that a batch may run without an answer begins anew with each part, as TorchServe counts it.
+        Each part is progress: the run budget counts anew from it, as TorchServe's does.
         """
-        if self._board.running_since:
-            self._board.running_since = monotonic()
+        self._board.running_since = monotonic()
         self._send(m.Chunks(self._options.worker_id, self._options.epoch, rows))
 
     def _send(self, message: m.Message) -> None:

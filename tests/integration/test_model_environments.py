@@ -125,48 +125,6 @@ def test_another_wheel_of_the_same_name_is_another_environment(tmp_path: Path) -
     assert answer_in_a_process(tmp_path / "b", two).startswith("other ")
 
 
-@pytest.mark.parametrize(
-    "lines",
-    [
-        "--no-index\n--find-links .\nzts-tiny==1.0\n",
-        "--find-links=wheels\nzts-tiny\n",
-        "-f ./wheels\nzts-tiny\n",
-        "-r more/nested.txt\n",
-        "./source\n",
-        "-e source\n",
-        "--constraint=more/nested.txt\nzts-tiny\n",
-    ],
-)
-def test_what_pip_reads_of_the_archive_makes_the_environment(tmp_path: Path, lines: str) -> None:
-    keys = []
-    for word in ("one", "two", "one"):
-        folder = tmp_path / str(len(keys))
-        archive(folder, word)
-        write_wheel(folder / "wheels", word)
-        for name, text in {
-            "requirements.txt": lines,
-            "more/nested.txt": "# pip looks beside this file\n-r deeper.txt\n-r nested.txt\n",
-            "more/deeper.txt": f"# {word}\n",
-            "source/pyproject.toml": "",
-            "source/src/zts_tiny.py": word,
-        }.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text)
-        plan = environments._plan(folder, settings())
-        assert plan is not None
-        keys.append(plan.folder.name)
-    assert keys[0] == keys[2] != keys[1]
-
-
-def test_what_lies_outside_of_the_archive_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "outside.txt").write_text("one")
-    folder = archive(tmp_path / "a")
-    (folder / "requirements.txt").write_text("-r ../outside.txt\n-r /etc/passwd\n\n# nothing\n--no-index\n")
-    before = environments._plan(folder, settings())
-    (tmp_path / "outside.txt").write_text("two")
-    assert before == environments._plan(folder, settings())
-
-
 def test_a_virtual_environment_of_the_models_own_sees_the_servers_packages(tmp_path: Path) -> None:
     folder = archive(tmp_path / "a", config="useVenv: true\n")
     environment = environments.ensure(folder, model="m", settings=settings())
