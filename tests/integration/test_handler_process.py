@@ -158,8 +158,9 @@ from zts.workers.handler_process import set_up_signals
 reading, writing = os.pipe2(os.O_NONBLOCK)
 def stop(number, frame):
     print("stop")
-for number in (signal.SIGINT, signal.SIGQUIT):
-    signal.signal(number, signal.SIG_IGN)
+signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+if {is_managed}:  # a worker that was started by hand with SIGINT ignored leaves it so
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 set_up_signals(stop, writing, is_managed={is_managed})
 {before}
 child = os.fork()

@@ -70,9 +70,9 @@ class Rig:
     def admin(self) -> None:
         self.control(ADMIN, m.Hello("admin", "admin-1", 1))
 
-    def ask(self, verb: str, **args: Any) -> int:
+    def ask(self, verb: str, timeout_ms: int = 0, **args: Any) -> int:
         self.requests += 1
-        self.control(ADMIN, m.Request(self.requests, verb, 0, args))
+        self.control(ADMIN, m.Request(self.requests, verb, timeout_ms, args))
         return self.requests
 
     def node(self, connection: bytes = NODE, node_id: str = "a", epoch: int = 1, workers: Any = ()) -> None:

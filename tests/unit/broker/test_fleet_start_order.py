@@ -165,7 +165,7 @@ def test_who_waits_goes_on_when_the_node_before_it_never_answers():
     rig = Rig()
     rig.admin()
     rig.node()
-    ids = [rig.ask("models.register", url=url, at_startup=True) for url in ("a.mar", "b.mar")]
+    ids = [rig.ask("models.register", 60_000, url=url, at_startup=True) for url in ("a.mar", "b.mar")]
     reply(rig, prepares(rig)[1], spec("b", "1.0"), 0)
     for _ in range(1000):
         rig.wait(1.0)
