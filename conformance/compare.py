@@ -163,7 +163,7 @@ def _json(one: Any, two: Any, path: str) -> Iterator[tuple[str, str, str]]:
 
 
 # Lines of a log file or the console; their time is masked already.
-_LOGGED: Final = re.compile(r"\S+ \[(\w+) *\] (.*)")
+_LOGGED: Final = re.compile(r"\S+ (?:\[(\w+) *\]|-) (.*)")
 _PRINTED: Final = re.compile(r"W-\d+-\S+-(stdout|stderr) MODEL_LOG - (.*)", re.DOTALL)
 
 
@@ -183,7 +183,7 @@ def _printed(name: str, text: str) -> str:
         elif printed[2] == f"-- end {mark}":
             inside.discard(printed[1])
         elif printed[1] in inside:
-            found[printed[1]].append(f"{logged[1] if logged else ''} {printed[2]}")
+            found[printed[1]].append(f"{logged[1] if logged else None} {printed[2]}")
     return "\n".join(f"{stream} {line}" for stream, lines in found.items() for line in lines)
 
 

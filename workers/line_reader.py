@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["LineReader"]
+__all__ = ["LineReader", "joined"]
 
 _READ_BYTES: Final = 65536
 # A line is logged whole; what is longer than this comes in pieces, so that no handler fills the agent's memory.
 MAX_LINE_BYTES: Final = 8 << 20
+# What a record of several lines may hold: written at once, and so not mixed with what other processes write there.
+_RECORD_CHARACTERS: Final = 4000
 
 
 class LineReader:
@@ -60,3 +62,19 @@ class LineReader:
         line = b"".join(self._begun).rstrip(b"\r\n")
         self._begun, self._begun_bytes = [], 0
         return line.decode("utf-8", "replace")
+
+
+def joined(lines: Sequence[str]) -> Iterator[str]:
+    """Join lines, by line feeds, to texts for one record of the log each; a record costs much more than a line.
+
+    >>> list(joined(["a", "b"]))
+    ['a\\nb']
+    """
+    begin = size = 0
+    for index, line in enumerate(lines):
+        size += len(line)
+        if size > _RECORD_CHARACTERS and index > begin:
+            yield "\n".join(lines[begin:index])
+            begin, size = index, len(line)
+    if begin < len(lines):
+        yield "\n".join(lines[begin:])

@@ -30,7 +30,7 @@ from zts.workers.events import (
     EXIT_REFUSED,
 )
 from zts.workers.figures import Gpu, oom_kills
-from zts.workers.line_reader import LineReader
+from zts.workers.line_reader import LineReader, joined
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 
 __all__ = ["Processes", "exit_reason", "worker_command", "worker_environment"]
@@ -164,21 +164,19 @@ class _Process:
     def forward(self, stream: LineReader, on_metrics: OnMetrics | None) -> None:
         """Log what one read of ``stream`` gives; metric lines go to ``on_metrics``."""
         metrics: list[str] = []
+        lines: list[str] = []
+        # TorchServe's form and levels (TORCHSERVE.md 5.6): people have parsers for it.
+        head = f"{self._source}-{stream.name} MODEL_LOG - "
         for line in stream.read():
             if on_metrics is not None and line.startswith(PREFIX):
                 metrics.append(line)
                 continue
             if stream.name == "stderr" and line.strip():
                 self.last_lines.append(line.strip()[:_KEPT_CHARACTERS])
-            # TorchServe's form and levels (TORCHSERVE.md 5.6): people have parsers for it.
-            _model_log.log(
-                logging.WARNING if stream.name == "stderr" else logging.INFO,
-                "%s-%s MODEL_LOG - %s",
-                self._source,
-                stream.name,
-                line,
-                extra={**self._extra, "stream": stream.name},
-            )
+            lines.append(head + line)
+        level = logging.WARNING if stream.name == "stderr" else logging.INFO
+        for text in joined(lines):
+            _model_log.log(level, "%s", text, extra={**self._extra, "stream": stream.name})
         if metrics and on_metrics is not None:
             on_metrics(metrics, self._source)
 

@@ -32,7 +32,8 @@ ROTATE_BYTES: Final = 100 * 1024 * 1024
 KEPT_FILES: Final = 5
 
 _COMPLAIN_EVERY_S: Final = 60.0
-_FILES: Final = {"zts.access": "access_log.log", "zts.model": "model_log.log"}
+_MODEL_LOG: Final = "zts.model"  # its records may hold several lines
+_FILES: Final = {"zts.access": "access_log.log", _MODEL_LOG: "model_log.log"}
 # In METRICS_LOCATION; in these and in the access log a line is the time, a dash and the message.
 _METRIC_FILES: Final = {"zts.ts_metrics": "ts_metrics.log", "zts.model_metrics": "model_metrics.log"}
 _BARE: Final = frozenset({"zts.access", *_METRIC_FILES})
@@ -96,7 +97,8 @@ def _stamped(rows: Sequence[tuple[float, str, str]]) -> str:
 
 def _model_line(stamp: str, record: logging.LogRecord) -> str:
     level = "WARN" if record.levelno >= logging.WARNING else "INFO"
-    return f"{stamp} [{level:5}] {record.getMessage()}"
+    head = f"{stamp} [{level:5}] "
+    return head + record.getMessage().replace("\n", "\n" + head)  # a record may be several lines of a model
 
 
 class JsonFormatter(logging.Formatter):
@@ -114,7 +116,10 @@ class JsonFormatter(logging.Formatter):
         rows = getattr(record, "rows", None)
         if rows:
             return "\n".join([self._line(record, created, text, request_id) for created, request_id, text in rows])
-        return self._line(record, record.created, record.getMessage(), getattr(record, "request_id", ""))
+        message = record.getMessage()
+        texts = message.split("\n") if record.name == _MODEL_LOG else (message,)
+        request_id = getattr(record, "request_id", "")
+        return "\n".join([self._line(record, record.created, text, request_id) for text in texts])
 
     def _line(self, record: logging.LogRecord, created: float, message: str, request_id: str) -> str:
         at = datetime.fromtimestamp(created, UTC)

@@ -244,6 +244,11 @@ def test_worker_that_is_no_longer_wanted_is_asked_to_leave(site: Site) -> None:
     assert gone(pid)
 
 
+def model_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what models printed; a record may hold several lines."""
+    return [line for text in caplog.messages for line in text.split("\n")]
+
+
 def test_worker_that_does_not_leave_is_killed_with_its_children_after_the_limit(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,8 +256,8 @@ def test_worker_that_does_not_leave_is_killed_with_its_children_after_the_limit(
         site.start(drain_timeout_s=0.1)
         site.broker.desire(1, ("9000", spec("children")))
         site.broker.state("9000", "restart")
-        until(lambda: any("stdout" in line and " up " in line for line in caplog.messages))
-    child = int(next(line for line in caplog.messages if "child" in line).split()[-1])
+        until(lambda: any("stdout" in line and " up " in line for line in model_lines(caplog)))
+    child = int(next(line for line in model_lines(caplog) if "child" in line).split()[-1])
     site.broker.desire(2)
     site.broker.state("9000", "exited")
     until(lambda: gone(child))
@@ -265,7 +270,7 @@ def test_output_is_logged_line_by_line_and_the_environment_is_what_handlers_expe
         site.start()
         site.broker.desire(1, ("9000", spec()))
         pid = site.broker.state("9000", "restart").detail["pid"]
-        line = until(lambda: next((text for text in caplog.messages if " up " in text), ""))
+        line = until(lambda: next((text for text in model_lines(caplog) if " up " in text), ""))
     source, kind, _dash, _, cwd, on_path, secret = line.split()
     assert (source, kind, secret) == ("W-9000-m_1.0-stdout", "MODEL_LOG", "None")
     # The model's folder gets onto the path when zts has been imported.

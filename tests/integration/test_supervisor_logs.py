@@ -77,3 +77,27 @@ def test_json_lines_are_objects(tmp_path: Path) -> None:
     logging.getLogger("zts.model").info("said", extra={"model": "m", "worker_pid": 7})
     told = json.loads((tmp_path / "logs" / "model_log.log").read_text())
     assert (told["message"], told["model"], told["worker_pid"], told["role"]) == ("said", "m", 7, "node")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_several_lines_of_a_model_in_one_record_are_lines_of_their_own(tmp_path: Path, log_format: str) -> None:
+    setup_logging(settings(tmp_path, log_format), "node")
+    logging.getLogger("zts.model").warning("%s", "W-1 - one\nW-1 - two", extra={"model": "m", "stream": "stderr"})
+    text = (tmp_path / "logs" / "model_log.log").read_text()
+    if log_format == "text":
+        assert re.fullmatch(rf"{STAMP} \[WARN \] W-1 - one\n{STAMP} \[WARN \] W-1 - two\n", text)
+    else:
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert [(row["message"], row["model"], row["stream"]) for row in rows] == [
+            ("W-1 - one", "m", "stderr"),
+            ("W-1 - two", "m", "stderr"),
+        ]
+
+
+def test_long_lines_count_as_what_they_are_for_the_rotation(tmp_path: Path) -> None:
+    handler = RotatingFileHandler(tmp_path / "x.log", max_bytes=1_000_000)
+    for number in range(12):
+        handler.emit(logging.LogRecord("zts.model", logging.INFO, "", 0, "%d" + "x" * 200_000, (number,), None))
+    handler.close()
+    assert max(path.stat().st_size for path in tmp_path.glob("x.log*")) < 1_300_000
+    assert len(list(tmp_path.glob("x.log.*"))) >= 2

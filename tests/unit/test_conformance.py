@@ -7,7 +7,7 @@ import re
 import pytest
 
 from conformance.case import Case
-from conformance.compare import Difference, Names, compare
+from conformance.compare import Difference, Names, compare, shown
 from conformance.explained import EXPLAINED, explain
 from conformance.requests import all_runs
 from conformance.wire import Reply
@@ -62,6 +62,28 @@ def test_chunks_are_compared_beside_the_body():
     ts, zts = answer("ab"), answer("ab")
     ts.chunks, zts.chunks = [b"a", b"b"], [b"ab"]
     assert differences(ts, zts) == [("chunks", "[b'a', b'b']", "[b'ab']")]
+
+
+def test_of_a_log_only_what_the_model_printed_between_its_marks_is_compared():
+    lines = (
+        "2026-11-25T14:55:00,001 [INFO ] W-9000-m_1.0-stdout MODEL_LOG - before",
+        "2026-11-25T14:55:00,001 [INFO ] W-9000-m_1.0-stdout MODEL_LOG - -- begin printed-x",
+        "2026-11-25T14:55:00,002 [WARN ] W-9000-m_1.0-stderr MODEL_LOG - -- begin printed-x",
+        "2026-11-25T14:55:00,002 [WARN ] W-9000-m_1.0-stderr MODEL_LOG - bad",
+        '2026-11-25T14:55:00,003 - /127.0.0.1:1 "POST /predictions/m HTTP/1.1" 200 3',
+        "2026-11-25T14:55:00,003 [INFO ] node zts.node - of the server",
+        "2026-11-25T14:55:00,003 [INFO ] W-9000-m_1.0-stdout MODEL_LOG - good",
+        "without a head",
+        "2026-11-25T14:55:00,003 [INFO ] W-9000-m_1.0-stdout MODEL_LOG - -- end printed-x",
+        "2026-11-25T14:55:00,004 [WARN ] W-9000-m_1.0-stderr MODEL_LOG - -- end printed-x",
+        "2026-11-25T14:55:00,004 [WARN ] W-9000-m_1.0-stderr MODEL_LOG - after",
+    )
+    case = Case("printed-x@console", "5.6 x", "output.log", rule="printed")
+    assert shown(case, answer("\n".join(lines)), NAMES[0]).splitlines() == [
+        "stdout INFO good",
+        "stderr WARN bad",
+        "neither without a head",
+    ]
 
 
 def test_an_entry_explains_only_the_value_that_it_names():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zts.workers import line_reader
-from zts.workers.line_reader import LineReader
+from zts.workers.line_reader import LineReader, joined
 
 
 @contextmanager
@@ -88,3 +88,12 @@ def test_a_long_line_stays_whole_and_an_endless_one_comes_in_pieces(monkeypatch:
     assert lines_of(*[b"x" * 50_000] * 20, b"\n") == ["x" * 1_000_000]
     monkeypatch.setattr(line_reader, "MAX_LINE_BYTES", 100_000)
     assert [len(line) for line in lines_of(*[b"x" * 40_000] * 6)] == [120_000, 120_000]
+
+
+@given(st.lists(st.text(alphabet="abc", max_size=3000), max_size=20))
+def test_lines_are_joined_in_order_to_records_that_are_written_at_once(lines: list[str]) -> None:
+    records = list(joined(lines))
+    assert [line for record in records for line in record.split("\n")] == lines
+    assert all(len(record) < 4100 or "\n" not in record for record in records)
+    # As few as that allows.
+    assert all(len(one) + len(two.split("\n")[0]) > 3900 for one, two in pairwise(records))
