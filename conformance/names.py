@@ -34,8 +34,8 @@ _HERE: Final = "says what is installed, or where"
 # Pattern of ``module.name`` or ``module.Class.member`` → why zts does not have it, or has another. Each is a row of
 # docs/TORCHSERVE.md, 8.9.
 LEFT_OUT: Final = {
-    "ts.handler_utils.distributed.*": _SEVERAL,
-    "ts.torch_handler.distributed.*": _SEVERAL,
+    "ts.handler_utils.distributed.pt_pippy": _SEVERAL,
+    "ts.torch_handler.distributed.base_pippy_handler": _SEVERAL,
     "ts.handler_utils.preprocess.dali": "not yet: needs nvidia-dali",
     "ts.torch_handler.dali_*": "not yet: needs nvidia-dali",
     "ts.torch_handler.vllm_handler": "not yet: needs vllm",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import importlib
 import io
+import json
 import os
 import sys
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.integration.handler_archives import job, load, restored_process, write_archive
-from zts.errors import BrokerUnavailable, DownloadFailed
+from zts.errors import BrokerUnavailable, ConfigError, DownloadFailed
 from zts.workers.loader import LoadError
 
 
@@ -96,10 +97,9 @@ def test_a_name_of_torchserves_is_there(path: str) -> None:
         ("ts.torch_handler.dali_image_classifier", "needs the package nvidia-dali"),
         ("ts.torch_handler.vllm_handler", "needs the package vllm"),
         ("ts.torch_handler.trt_llm_handler", "needs the package tensorrt-llm"),
-        ("ts.torch_handler.distributed.base_pippy_handler", "zts does not provide .* yet .*several processes"),
-        ("ts.torch_handler.distributed.base_deepspeed_handler", "zts does not provide .* yet"),
-        ("ts.handler_utils.distributed.pt_pippy", "zts does not provide .* yet"),
-        ("ts.handler_utils.distributed.deepspeed", "zts does not provide .* yet"),
+        ("ts.torch_handler.distributed.base_pippy_handler", "needs the package torchpippy"),
+        ("ts.handler_utils.distributed.pt_pippy", "needs the package torchpippy"),
+        ("ts.handler_utils.distributed.deepspeed", "No module named 'deepspeed'"),
         ("ts.llm_launcher", "zts does not provide .* yet .*'zts start'"),
         ("ts.nonsense", "that part of TorchServe is not provided"),
     ],
@@ -107,6 +107,43 @@ def test_a_name_of_torchserves_is_there(path: str) -> None:
 def test_a_name_that_is_not_provided_says_why(module: str, message: str) -> None:
     with pytest.raises(ImportError, match=message):
         importlib.import_module(module)
+
+
+def test_with_its_package_a_name_says_that_zts_lacks_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "pippy").mkdir()
+    (tmp_path / "pippy" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"zts does not provide ts\.handler_utils\..* yet .*several processes"):
+        importlib.import_module("ts.handler_utils.distributed.pt_pippy")
+
+
+def test_a_model_is_put_into_deepspeeds_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    asked: list[Any] = []
+    deepspeed: Any = types.ModuleType("deepspeed")
+    deepspeed.init_inference = lambda *args, **kwargs: asked.append((args, kwargs)) or "engine"
+    monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
+    monkeypatch.delitem(sys.modules, "zts.workers.ts_compat.deepspeed_engine", raising=False)
+    get_ds_engine = named("ts.handler_utils.distributed.deepspeed.get_ds_engine")
+    write_archive(tmp_path, {"ds.json": "{}", "weights/a.bin": "", "weights/deep/b.pt": "", "weights/c.txt": ""})
+
+    def context(**section: str) -> Any:
+        config = {"deepspeed": section, "handler": {"model_path": "weights"}}
+        return named("ts.context.Context")("m", str(tmp_path), {}, 1, None, "1", model_yaml_config=config)
+
+    handler = named("ts.torch_handler.distributed.base_deepspeed_handler.BaseDeepSpeedHandler")()
+    handler.initialize(context(config="ds.json"))
+    assert (handler.device, handler.model) == (0, None)
+    assert get_ds_engine("model", context(config="ds.json", checkpoint="list.json")) == "engine"
+    base = {"config": str(tmp_path / "ds.json"), "base_dir": "weights", "checkpoint": str(tmp_path / "list.json")}
+    assert asked == [(("model",), base)]
+    found = json.loads((tmp_path / "list.json").read_text())
+    weights = [str(tmp_path / "weights" / name) for name in ("a.bin", "deep/b.pt")]
+    assert found == {"type": "ds_model", "checkpoints": weights, "version": 1.0}
+    with pytest.raises(ConfigError, match="needs 'deepspeed:"):
+        get_ds_engine("model", context())
+    with pytest.raises(ConfigError, match=r"none\.json, which .* is not in the archive"):
+        get_ds_engine("model", context(config="none.json"))
 
 
 def test_a_model_with_a_handler_whose_package_is_missing_names_that_package(tmp_path: Path) -> None:

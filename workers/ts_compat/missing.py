@@ -7,6 +7,7 @@ from typing import Final
 
 __all__ = ["MISSING", "missing_error"]
 
+_SEVERAL: Final = "models that are split over several processes"
 # TorchServe's name → (the package that it needs first, its name for people; what else there is to say).
 MISSING: Final[dict[str, tuple[str, str, str]]] = {
     "ts.torch_handler.dali_handler": ("nvidia.dali", "nvidia-dali", ""),
@@ -14,10 +15,8 @@ MISSING: Final[dict[str, tuple[str, str, str]]] = {
     "ts.handler_utils.preprocess.dali": ("nvidia.dali", "nvidia-dali", ""),
     "ts.torch_handler.vllm_handler": ("vllm", "vllm", ""),
     "ts.torch_handler.trt_llm_handler": ("tensorrt_llm", "tensorrt-llm", ""),
-    "ts.torch_handler.distributed.base_pippy_handler": ("", "", "models that are split over several processes"),
-    "ts.torch_handler.distributed.base_deepspeed_handler": ("", "", "models that are split over several processes"),
-    "ts.handler_utils.distributed.pt_pippy": ("", "", "models that are split over several processes"),
-    "ts.handler_utils.distributed.deepspeed": ("", "", "models that are split over several processes"),
+    "ts.torch_handler.distributed.base_pippy_handler": ("pippy", "torchpippy", _SEVERAL),
+    "ts.handler_utils.distributed.pt_pippy": ("pippy", "torchpippy", _SEVERAL),
     "ts.llm_launcher": ("", "", "starting a server for a language model; pack an archive and use 'zts start'"),
 }
 
