@@ -11,9 +11,9 @@ import contextlib
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import Future
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from zts.clock import monotonic
 from zts.errors import HandlerFailed, ZtsError
@@ -102,13 +102,35 @@ class AsyncService(Service):
 
         self._loop.call_soon_threadsafe(start)
 
-    def close(self) -> None:
+    def settle(self, awaitable: Awaitable[Any]) -> Any:
+        """Wait for ``awaitable`` on the event loop, and return or raise what comes out of it."""
+
+        async def wait() -> Any:
+            return await awaitable
+
+        return self._loop.run_until_complete(wait())
+
+    def close(self, *, tell_handler: bool = True) -> None:
         """End the calls that still run, the handler and the loop. Never raises."""
-        with contextlib.suppress(Exception):
-            self._loop.run_until_complete(_cancel_all())
-        super().close()
+        self._cancel(lambda: self._tasks)
+        super().close(tell_handler=tell_handler)  # with what it started still there
+        self._cancel(asyncio.all_tasks)
         with contextlib.suppress(Exception):
             self._loop.close()
+
+    def _cancel(self, chosen: Callable[[], Collection[asyncio.Task[Any]]]) -> None:
+        """Cancel the tasks that ``chosen`` names on the loop, and wait for their ends for a while."""
+
+        async def cancel() -> None:
+            await asyncio.sleep(0)  # one that has not begun could not answer its jobs
+            tasks = [task for task in chosen() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CLOSE_S)
+
+        with contextlib.suppress(Exception):
+            self._loop.run_until_complete(cancel())
 
     async def _guarded(self, items: Sequence[WorkItem], emit: Emit | None, done: Done) -> None:
         try:
@@ -144,16 +166,6 @@ class AsyncService(Service):
             if hasattr(metrics, "end_batch"):
                 metrics.end_batch(took_s)
         return self._answers(requests, output, sink)
-
-
-async def _cancel_all() -> None:
-    """Cancel the calls and the handler's own tasks."""
-    await asyncio.sleep(0)  # one that has not begun could not answer its jobs
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=_CLOSE_S)
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:

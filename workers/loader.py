@@ -6,7 +6,6 @@ once.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import os
@@ -92,21 +91,24 @@ def _start(module: Any, name: HandlerName, context: Context, options: WorkerOpti
     isolate = options.spec.isolate_errors
     function = find_function(module, name.function)
     if function is not None:
-        with _phase(f"initialising function {getattr(function, '__name__', 'handle')!r} of handler {name.module!r}"):
-            _settled(function(None, context))
-        return _service(function, context, options, isolate_errors=isolate)
+        phase = f"initialising function {getattr(function, '__name__', 'handle')!r} of handler {name.module!r}"
+        with _phase(phase):
+            begun = function(None, context)
+        return _settled(begun, phase, _service(function, context, options, isolate_errors=isolate))
     with _phase(f"finding the class of handler {name.module!r}"):
         try:
             cls = find_class(module)
         except ValueError as exc:
             missing = f"it has no function {name.function!r}, and " if name.function else ""
             raise ValueError(f"{missing}{exc}") from None
-    with _phase(f"initialising class {cls.__name__!r} of handler {name.module!r}"):
+    phase = f"initialising class {cls.__name__!r} of handler {name.module!r}"
+    with _phase(phase):
         handler = cls()
-        _settled(handler.initialize(context))
+        begun = handler.initialize(context)
     # Requests of a handler that is all ours are known to be independent: a bad one need not fail its batch.
     isolate = isolate or cls.__module__.startswith(_BUILT_IN_PACKAGE) or getattr(cls, "isolate_errors", False) is True
-    return _service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
+    service = _service(_handle_of(handler), context, options, isolate_errors=isolate, handler=handler)
+    return _settled(begun, phase, service)
 
 
 def _service(
@@ -130,14 +132,19 @@ def _metrics(options: WorkerOptions) -> Metrics:
     return Metrics(options.spec.name, output=output, defined=options.model_metrics)
 
 
-def _settled(result: Any) -> None:
-    """Wait for the initialisation of a handler that is a coroutine."""
-    if inspect.isawaitable(result):
+def _settled(begun: Any, phase: str, service: Service) -> Service:
+    """Wait for an initialisation that is a coroutine, on the loop that the calls will run on, and return ``service``.
 
-        async def wait() -> None:
-            await result
-
-        asyncio.run(wait())
+    What it starts there (tasks, sessions, engines) lives as long as the worker.
+    """
+    if inspect.isawaitable(begun):
+        try:
+            with _phase(phase):
+                service.settle(begun)
+        except BaseException:
+            service.close(tell_handler=False)
+            raise
+    return service
 
 
 def _handle_of(handler: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
@@ -85,13 +85,30 @@ class Service:
             return self._call(requests, rows, emit)
         return in_order(items, refused, self._call(requests, rows, emit) if rows else [])
 
-    def close(self) -> None:
-        """Tell the handler that no more batches come, if it has a ``close`` method. Never raises."""
-        close = getattr(self._handler, "close", None)
+    def settle(self, awaitable: Awaitable[Any]) -> Any:
+        """Wait for ``awaitable`` on the event loop of the handler's calls, and return or raise what comes out."""
+        # One loop for the life of the worker: handlers keep sessions and engines that belong to it.
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+
+        async def wait() -> Any:
+            return await awaitable
+
+        return self._runner.run(wait())
+
+    def close(self, *, tell_handler: bool = True) -> None:
+        """Tell the handler that no more batches come, if it has a ``close`` method. Never raises.
+
+        Args:
+            tell_handler: False where its initialisation failed: then it has nothing to end.
+        """
+        close = getattr(self._handler, "close", None) if tell_handler else None
         self._handler = None
         if callable(close):
             try:
-                close()
+                closing = close()
+                if inspect.isawaitable(closing):
+                    self.settle(closing)
             except Exception:
                 log.exception("the handler's close() failed")
         if self._runner is not None:
@@ -159,7 +176,7 @@ class Service:
         try:
             output = self._entry_point(rows, context)
             if type(output) is not list and inspect.isawaitable(output):
-                output = self._awaited(output)
+                output = self.settle(output)
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as exc:
@@ -171,16 +188,6 @@ class Service:
         finally:
             sink.close()
         return self._answers(requests, output, sink)
-
-    def _awaited(self, output: Any) -> Any:
-        # One loop for the life of the worker: handlers keep sessions and engines that belong to it.
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-
-        async def wait() -> Any:
-            return await output
-
-        return self._runner.run(wait())
 
     def _one_by_one(self, requests: Requests, emit: Emit | None) -> list[Result]:
         results: list[Result] = []

@@ -14,6 +14,7 @@ import pytest
 from tests.integration.handler_archives import job, load, restored_process, write_archive
 from zts.wire.heads import PARTS, JobHead, pack_job_head, pack_parts, unpack_result_head
 from zts.wire.messages import Result, WorkItem
+from zts.workers.loader import LoadError
 
 STREAM = """
 from ts.handler_utils.utils import send_intermediate_predict_response
@@ -264,3 +265,72 @@ def test_an_async_handler_that_calls_exit_ends_the_process(tmp_path: Path) -> No
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 7, run.stderr
+
+
+# What the handler starts in its initialisation serves its calls: an engine that has a task and a queue of its own.
+ENGINE = """
+import asyncio
+class Engine:
+    def __init__(self):
+        self.asked, self.task = asyncio.Queue(), asyncio.create_task(self.work())
+    async def work(self):
+        while True:
+            word, answer = await self.asked.get()
+            answer.set_result(word.upper())
+    async def ask(self, word):
+        answer = asyncio.get_running_loop().create_future()
+        await self.asked.put((word, answer))
+        return await asyncio.wait_for(answer, 10)
+    async def close(self):
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        print("engine ended" if self.task.cancelled() else "engine lost")
+"""
+ENGINE_CLASS = """
+from engine import Engine
+class Handler:
+    async def initialize(self, context):
+        self.engine = Engine()
+    async def handle(self, data, context):
+        return [await self.engine.ask(bytes(row["body"])) for row in data]
+    async def close(self):
+        await self.engine.close()
+"""
+ENGINE_FUNCTION = """
+from engine import Engine
+engine = None
+async def handle(data, context):
+    global engine
+    if data is None:
+        engine = Engine()
+        return
+    return [await engine.ask(bytes(row["body"])) for row in data]
+"""
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("text", [ENGINE_CLASS, ENGINE_FUNCTION], ids=["class", "function"])
+def test_initialise_call_and_close_of_an_async_handler_share_one_event_loop(
+    tmp_path: Path, text: str, is_async: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_archive(tmp_path, {"own.py": text, "engine.py": ENGINE}, handler="own")
+    service = load(folder, config={"asyncCommunication": is_async})
+    assert [service.run([job(number, b"ja")])[0].body for number in (1, 2)] == [b"JA", b"JA"]
+    service.close()
+    assert capsys.readouterr().out == ("engine ended\n" if text is ENGINE_CLASS else "")
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_an_async_initialisation_that_fails_says_where_and_why(tmp_path: Path, is_async: bool) -> None:
+    text = ENGINE_CLASS.replace("self.engine = Engine()", "raise RuntimeError('no such engine')")
+    folder = write_archive(tmp_path, {"own.py": text, "engine.py": ENGINE}, handler="own")
+    with pytest.raises(LoadError, match=r"initialising class 'Handler' of handler 'own'.*no such engine"):
+        load(folder, config={"asyncCommunication": is_async})
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+def test_an_async_initialisation_that_calls_exit_says_so(tmp_path: Path, is_async: bool) -> None:
+    text = ENGINE_CLASS.replace("self.engine = Engine()", "exit(3)")
+    folder = write_archive(tmp_path, {"own.py": text, "engine.py": ENGINE}, handler="own")
+    with pytest.raises(LoadError, match=r"initialising class 'Handler' of handler 'own'.*it called exit"):
+        load(folder, config={"asyncCommunication": is_async})
