@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ __all__ = ["JsonFormatter", "LimitedLog", "RotatingFileHandler", "TextFormatter"
 # TorchServe's values (TORCHSERVE.md 5.6): rolled at 100 MB, five kept.
 ROTATE_BYTES: Final = 100 * 1024 * 1024
 KEPT_FILES: Final = 5
+_FILE_MODE: Final = 0o640
 
 _COMPLAIN_EVERY_S: Final = 60.0
 _MODEL_LOG: Final = "zts.model"  # its records may hold several lines
@@ -158,6 +160,14 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         self._kept = kept
         self._unchecked_bytes = max_bytes  # look at the real size at the first line
         self._hour = 0
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file; a new one is not readable by all users, since requests' URLs stand in it."""
+
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags, _FILE_MODE)
+
+        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
         self._complain_at = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:

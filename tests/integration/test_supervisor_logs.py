@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,17 @@ def test_json_lines_are_objects(tmp_path: Path) -> None:
     logging.getLogger("zts.model").info("said", extra={"model": "m", "worker_pid": 7})
     told = json.loads((tmp_path / "logs" / "model_log.log").read_text())
     assert (told["message"], told["model"], told["worker_pid"], told["role"]) == ("said", "m", 7, "node")
+
+
+def test_log_files_are_closed_to_other_users(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        handler = RotatingFileHandler(tmp_path / "x.log")
+        handler.handle(logging.makeLogRecord({"msg": "hello"}))
+        handler.close()
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "x.log").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
