@@ -39,12 +39,12 @@ from zts.settings import Settings
 from zts.wire.frames import Role
 from zts.wire.messages import Beat, Goodbye, Hello, Reply, Request, StateReport, Welcome
 
-__all__ = ["ADMIN_IDLE_S", "GRACE_S", "Fleet"]
+__all__ = ["GRACE_S", "SILENT_NODE_S", "Fleet"]
 
 # A restarted broker places missing workers only after this, or when all nodes of the journal said hello.
 GRACE_S: Final = 2.0
-# An admin connection that was silent for so long is forgotten; its next request is asked to say hello first.
-ADMIN_IDLE_S: Final = 3600.0
+# A peer that was silent for so many silences is asked whether its connection still stands.
+ASK_AFTER_SILENCES: Final = 10
 # How long a node that stopped beating may stand still until what it prepares is asked of another one.
 SILENT_NODE_S: Final = 60.0
 
@@ -283,8 +283,14 @@ class Fleet:
     def _heard(self, peer: Peer, now: float) -> None:
         if peer.role == Role.NODE:
             return  # fleet_nodes keeps its deadline
-        idle_s = ADMIN_IDLE_S if peer.role == Role.ADMIN else 10 * self._silence_s
-        self._state.deadlines.set(("peer", peer.connection), now + idle_s)
+        self._state.deadlines.set(("peer", peer.connection), now + ASK_AFTER_SILENCES * self._silence_s)
+
+    def _ask_peer(self, connection: bytes, now: float) -> None:
+        """Send something to a peer that is silent: it is gone when that fails, and stands still when it does not."""
+        peer = self._state.peers.get(connection)
+        if peer is not None:
+            self._heard(peer, now)
+            self._state.send(connection, Beat(self._state.broker_id, 0))
 
     def _on_state(self, peer: Peer, report: StateReport, now: float) -> None:
         worker = self._state.workers.get(report.worker_id)
@@ -399,7 +405,7 @@ class Fleet:
                 self._nodes.abandon(key, reason, now)
                 self._node_left(key, reason, now)
             elif kind == "peer":
-                self._forget_peer(key)
+                self._ask_peer(key, now)
             elif kind == "wait":
                 wait: Wait = key
                 self._requests.too_late(wait, now)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.broker.fleet_rig import NODE, SPEC, Rig
 from zts.broker import events as e
+from zts.broker import fleet_events as f
 from zts.wire import messages as m
 
 SLOW = replace(SPEC, startup_timeout_s=600.0)
@@ -151,3 +152,21 @@ def test_a_worker_may_run_for_its_whole_response_timeout_with_and_without_beats(
         assert rig.states() == {"9000": "busy"}
         rig.tell(e.BatchDone("9000"))
         rig.worker_beat("9000")
+
+
+def http_counts(rig: Rig) -> float:
+    return float(rig.answer("stats").body["http"].get("requests_2xx", 0))
+
+
+def test_a_silent_http_server_is_asked_and_its_counts_are_not_lost_or_doubled(rig: Rig) -> None:
+    http = b"http-0"
+    rig.control(http, m.Hello("http", "http-1", 1, {}))
+    rig.control(http, m.Beat("http-1", 1, {"counters": {"requests_2xx": 7}}))
+    beats = [a for a in rig.wait(1000.0) if isinstance(a, f.SendControl) and a.connection == http]
+    assert [a.message for a in beats] == [m.Beat("broker-1", 0)] * 25  # each after ten silences of four seconds
+    rig.control(http, m.Beat("http-1", 1, {"counters": {"requests_2xx": 8}}))
+    assert http_counts(rig) == 8
+    rig.wait(50.0)
+    rig.tell(f.ControlLost(http))  # what asking it tells of a connection that is closed
+    assert http_counts(rig) == 8
+    assert rig.answer("status").body["https"] == []
