@@ -1,4 +1,4 @@
-"""Sections 5.6 and 8.1: the process that runs a handler, and what becomes of what it prints and logs."""
+"""Sections 5.6, 8.1.1 and 9.8: the process that runs a handler, and what becomes of what it prints and logs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PRINTED: Final = (
 def _state(part: str) -> Case:
     return ask(
         f"process-{part}",
-        "8.1 process",
+        "8.1.1 process",
         "/predictions/process",
         data=part.encode(),
         kind=OCTETS,
@@ -53,7 +53,7 @@ def _lines(name: str, file: str) -> Case:
 def _printed(part: str) -> tuple[Case, ...]:
     name = f"printed-{part}"
     print_it = ask(
-        f"print-{part}", "8.1 printed", "/predictions/printing", data=name.encode(), kind=OCTETS, method="POST"
+        f"print-{part}", "8.1.1 printed", "/predictions/printing", data=name.encode(), kind=OCTETS, method="POST"
     )
     return print_it, _lines(name, "logs/model_log.log")
 

@@ -87,7 +87,7 @@ def test_what_a_model_prints_and_logs_is_in_the_log_as_with_torchserve(make_serv
     server = start(make_server, MODELS / "printing.py")
     found = []
     for case in process.CASES:
-        if case.row.startswith(("5.6", "8.1 printed")):
+        if case.row.startswith(("5.6", "8.1.1 printed")):
             answer = ask(server, case)
             if case.is_recorded and case.port == "file":
                 found += unexplained(case, answer)
