@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from zts.errors import ConfigError
 from zts.settings import Settings
@@ -160,6 +160,7 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         self._kept = kept
         self._unchecked_bytes = max_bytes  # look at the real size at the first line
         self._hour = 0
+        self._complain_at = 0.0
 
     def _open(self) -> TextIOWrapper:
         """Open the file; a new one is not readable by all users, since requests' URLs stand in it."""
@@ -167,8 +168,8 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         def opener(path: str, flags: int) -> int:
             return os.open(path, flags, _FILE_MODE)
 
-        return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
-        self._complain_at = 0.0
+        made = open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
+        return cast(TextIOWrapper, made)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append the record; rotate before it if the file is of an earlier day, after it if it has grown too large."""
