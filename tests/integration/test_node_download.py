@@ -59,7 +59,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         elif self.path == "/closed.mar":
             self.close_connection = True
         elif self.path == "/silent.mar":
-            self.server.silence.wait(20)  # type: ignore[attr-defined]
+            self.server.stopping.wait(20)  # type: ignore[attr-defined]
+        elif self.path.startswith("/slow"):
+            pause_s = 0.5 if self.path == "/slow.mar" else 30.0
+            self.send_response(200)
+            self.send_header("content-length", "5")
+            self.end_headers()
+            for _ in range(5):
+                self.wfile.write(b"x")
+                if self.server.stopping.wait(pause_s):  # type: ignore[attr-defined]
+                    return
         else:
             super().do_GET()
 
@@ -78,11 +87,11 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         return Handler(*args, directory=str(folder))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.silence = threading.Event()  # type: ignore[attr-defined]
+        server.stopping = threading.Event()  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}", folder
-        server.silence.set()  # type: ignore[attr-defined]
+        server.stopping.set()  # type: ignore[attr-defined]
         server.shutdown()
         thread.join()
 
@@ -186,6 +195,15 @@ def test_size_and_time_have_limits(web: tuple[str, Path], store: Path) -> None:
     with pytest.raises(DownloadFailed, match="it is a folder"):
         download(f"file://{web[1]}", store, ALL)
     assert list(store.iterdir()) == []
+
+
+def test_a_slow_download_is_waited_for_and_a_silent_one_is_given_up(
+    web: tuple[str, Path], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zts.workers.download._SILENCE_S", 2.0)
+    assert download(f"{web[0]}/slow.mar", store, ALL).read_bytes() == b"xxxxx"  # in 2.5 seconds
+    with pytest.raises(DownloadFailed, match="timed out"):
+        download(f"{web[0]}/slower.mar", store, ALL)
 
 
 @pytest.fixture

@@ -263,6 +263,16 @@ def test_a_fence_drains_a_worker_that_nobody_asked() -> None:
     ]
 
 
+def test_a_window_of_minutes_is_waited_out() -> None:
+    core = serving(batch_size=3, delay_s=600.0)
+    feed(core, (arrived(1), 1.0), (TICK, 1.0))
+    assert core.next_deadline() == 601.0
+    ticks = [(TICK, float(now)) for now in range(2, 601)]
+    assert feed(core, *ticks) == []
+    feed(core, (arrived(2), 600.5))
+    assert feed(core, (TICK, 601.0)) == [e.RunBatch([item(1), item(2)])]
+
+
 def test_a_fence_of_another_epoch_is_counted() -> None:
     assert feed(serving(), (e.FenceArrived(2), 1.0), (TICK, 1.0)) == [e.Count("fence_of_other_epoch")]
 
