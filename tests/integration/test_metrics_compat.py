@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,9 @@ def test_the_old_store_keeps_first_values_for_emit_metrics(caplog: pytest.LogCap
         ("x", "litres", 2.0, model, "r0,r1"),
     ]
     assert len(store.cache) == 7
+    alone = MetricsStore(uuid.UUID(int=5), "m")  # as the stand-ins of contexts in handlers' tests have it
+    alone.add_time("t", 1)
+    assert str(alone.store[0]).endswith(f",{uuid.UUID(int=5)}")
     for call in (lambda: store.add_time("t", 1, unit="h"), lambda: store.add_size("s", 1, unit="h")):
         with pytest.raises(ValueError, match="the unit 'h' is none of"):
             call()
@@ -89,7 +93,12 @@ def test_a_cache_is_made_of_a_metrics_yaml(tmp_path: Path, caplog: pytest.LogCap
     from ts.metrics.caching_metric import CachingMetric
     from ts.metrics.dimension import Dimension
     from ts.metrics.metric_cache_abstract import MetricCacheAbstract
-    from ts.metrics.metric_cache_errors import MetricsCacheIOError, MetricsCacheKeyError, MetricsCacheTypeError
+    from ts.metrics.metric_cache_errors import (
+        MetricsCacheIOError,
+        MetricsCacheKeyError,
+        MetricsCachePyYamlError,
+        MetricsCacheTypeError,
+    )
     from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
     from ts.metrics.metric_type_enum import MetricTypes
 
@@ -107,11 +116,27 @@ def test_a_cache_is_made_of_a_metrics_yaml(tmp_path: Path, caplog: pytest.LogCap
     assert cache.cache_keys() == ["gauge:n", "counter:c"]
     [row] = lines(caplog)
     assert (row.name, row.value, row.dimensions[0], row.request_ids) == ("c", 1.0, ("x", "y"), "r0")
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        cache.set_request_ids({0: "r0", 1: "r1"})
+        cache.add_counter("c", 1, 7, [Dimension("x", "y")])
+        cache.set_request_ids(uuid.UUID(int=5))
+        cache.add_counter("c", 1, None, [Dimension("x", "y")])
+    assert [row.request_ids for row in lines(caplog)] == ["r0,r1", str(uuid.UUID(int=5))]
+    for content in (
+        "a: 1",
+        "model_metrics:",
+        "model_metrics: {gauge: [{name: n}]}",
+        "model_metrics: {sum: [{name: n}]}",
+    ):
+        path.write_text("mode: prometheus\n" + content)
+        with pytest.raises(MetricsCacheKeyError):
+            MetricsCacheYamlImpl(str(path)).initialize_cache()
     path.write_text("a: [1")
-    with pytest.raises(MetricsCacheKeyError):
-        cache.initialize_cache()
+    with pytest.raises(MetricsCachePyYamlError):
+        MetricsCacheYamlImpl(str(path))
     with pytest.raises(MetricsCacheIOError):
-        MetricsCacheYamlImpl(config_file_path=str(tmp_path / "none")).initialize_cache()
+        MetricsCacheYamlImpl(config_file_path=str(tmp_path / "none"))
     with pytest.raises(MetricsCacheTypeError):
         MetricsCacheYamlImpl(config_file_path=None)
 

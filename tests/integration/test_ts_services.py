@@ -531,7 +531,7 @@ def test_envelopes_may_be_made_anew_request_by_request() -> None:
 
     class Own(JSONEnvelope):
         def _from_json(self, data: Any) -> Any:
-            return data["rows"]
+            return (data.get("data") or data.get("body"))["rows"]
 
         def _to_json(self, output: Any) -> Any:
             return json.dumps({"out": output})
@@ -539,6 +539,8 @@ def test_envelopes_may_be_made_anew_request_by_request() -> None:
     envelope = Own(lambda data, context: [value + 1 for value in data])
     assert envelope._batch_from_json([{"data": {"rows": [1, 2]}}, {"body": {"rows": [3]}}]) == ([2, 1], [1, 2, 3])
     assert envelope._batch_to_json([2, 3, 4], [2, 1]) == ['{"out": [2, 3]}', '{"out": [4]}']
+    plain = JSONEnvelope(lambda data, context: [value.decode() for value in data])
+    assert plain.handle([{"instances": [{"b64": "YQ=="}]}], MockContext()) == ['{"predictions": ["a"]}']
     with pytest.raises(TypeError, match="abstract"):
         BaseEnvelope(lambda data, context: data)
     assert MockContext().metrics is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 from zts.archive import read_config_file, read_manifest
 from zts.workers.entry_points import find_class, find_function, import_handler, parse_handler
-from zts.workers.envelopes import wrapped
+from zts.workers.envelopes import envelope_of
 from zts.workers.ts_compat.names import list_classes_from_module
 from zts.workers.ts_compat.service import Service
 from zts.workers.ts_compat.yaml_cache import MetricsCacheYamlImpl
@@ -96,7 +96,7 @@ class TsModelLoader(ModelLoader):
             model_name,
             str(folder),
             manifest,
-            wrapped(envelope, entry_point) if envelope else entry_point,
+            envelope_of(envelope)(entry_point).handle if envelope else entry_point,
             gpu_id,
             batch_size or 1,
             limit_max_image_pixels,

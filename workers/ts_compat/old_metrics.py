@@ -99,7 +99,7 @@ class MetricsStore:
     """``context.metrics`` as it was long ago: values wait in ``store`` for ``ts.service.emit_metrics``.
 
     Args:
-        request_ids: Ids of the batch by position.
+        request_ids: Ids of the batch by position; or one id, as tests of handlers give it.
         model_name: Value of the dimension ``ModelName``.
 
     Attributes:
@@ -107,7 +107,7 @@ class MetricsStore:
         cache: The same by a key of name, unit, requests and dimensions.
     """
 
-    def __init__(self, request_ids: Mapping[int, str] | None, model_name: str) -> None:
+    def __init__(self, request_ids: Any, model_name: str) -> None:
         self.request_ids = request_ids
         self.model_name = model_name
         self.store: list[Metric] = []
@@ -189,10 +189,11 @@ class MetricsStore:
         self.cache[key] = metric
 
     def _get_req(self, idx: int | None) -> str | None:
-        if not self.request_ids:
-            return None
-        known = self.request_ids.get(idx) if idx is not None else None
-        return ",".join(self.request_ids.values()) if known is None else known
+        ids = self.request_ids
+        if ids is None or not isinstance(ids, Mapping):
+            return None if ids is None else str(ids)
+        known = ids.get(idx) if idx is not None else None
+        return ",".join(ids.values()) if known is None else known
 
 
 def _check_unit(name: str, unit: str, known: Sequence[str]) -> None:

@@ -122,6 +122,9 @@ def _result(ret: Any, index: int, request_id: str, code: int, context: Any, ts_s
         if code == 200:
             status, reason = context.get_response_status(index)
             phrase = reason or ""
+        criteria = getattr(context, "stopping_criteria", None)
+        if criteria:  # continuous batching: each request ends when its own criterion says so
+            headers[STREAM_HEADER[0]] = "false" if criteria[index](ret[index]) else "true"
     if ts_stream_next:
         headers |= [STREAM_HEADER]
     head = _text(request_id) + _text(content_type) + _int(status) + _text(phrase)

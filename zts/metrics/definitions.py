@@ -29,6 +29,8 @@ SERVER: Final = "ts_metrics"
 MODEL: Final = "model_metrics"
 
 _TOP: Final = ("dimensions", SERVER, MODEL)
+# What files of TorchServe 0.8 say, and 0.12 takes without heeding it.
+_OLD_MODE: Final = "mode"
 _FIELDS: Final = ("name", "unit", "dimensions")
 
 Group = Literal["ts_metrics", "model_metrics"]
@@ -92,7 +94,7 @@ def parse_definitions(raw: object, source: str) -> Definitions:
         ConfigError: If the document is not of the form of TORCHSERVE.md 3.3; one line that names the place.
     """
     top = _mapping(raw, source, "the file")
-    unknown = [key for key in top if key not in _TOP]
+    unknown = [key for key in top if key not in (*_TOP, _OLD_MODE)]
     if unknown:
         raise ConfigError(f"{source}: {unknown[0]!r} is none of {', '.join(_TOP)}")
     if MODEL not in top:

@@ -31,6 +31,10 @@ def test_hostname_is_added_to_models_metrics_by_itself_so_naming_it_changes_noth
     assert parsed(model_metrics={"counter": [row]})[0].dimensions == ("Level",)
 
 
+def test_the_mode_of_older_files_is_taken_and_changes_nothing() -> None:
+    assert len(parsed(mode="prometheus", model_metrics={"counter": [COUNT]})) == 1
+
+
 def test_empty_groups_and_types_define_nothing() -> None:
     assert parsed(ts_metrics=None, model_metrics={"counter": None, "gauge": []}) == []
 
