@@ -99,7 +99,10 @@ def worker_environment(
         if name not in _PRIVATE and not (hidden is not None and hidden.fullmatch(name))
     }
     handler_dir = os.path.dirname(options.spec.handler.partition(":")[0]) if ":" in options.spec.handler else ""
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (handler_dir, env.get("PYTHONPATH", ""), options.model_dir)))
+    # A folder that is served in place is a link in a folder of its own: modules can be said with its name, too.
+    linked = os.path.dirname(options.model_dir) if os.path.islink(options.model_dir) else ""
+    paths = (handler_dir, env.get("PYTHONPATH", ""), options.model_dir, linked)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     env["PYTHONUNBUFFERED"] = "1"
     env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input_request else "false"
     env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = "false"
