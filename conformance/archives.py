@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,8 @@ class Archive:
     format: str = "default"
     # File in the store, when one name has several versions.
     file: str = ""
+    # Long options of the archiver are shortened as far as it takes them.
+    shortened: bool = False
 
     @property
     def target(self) -> str:
@@ -96,8 +99,23 @@ ARCHIVES: Final = (
     Archive("process", "process_state.py"),
     Archive("printing", "printing.py"),
     Archive("processasync", "process_async.py", config="minWorkers: 1\nmaxWorkers: 1\nasyncCommunication: true\n"),
+    Archive("short", "function.py", weights="doubler.pt", extra=("helper_module.py", "extra"), shortened=True),
     *(Archive("many", "function.py", version, file=f"many_{version}.mar") for version in ("1.0", "1.2.1", "2")),
 )
+
+
+# Archives whose manifest torch-model-archiver would not write: name → what differs.
+MANIFESTS: Final[Mapping[str, Mapping[str, object]]] = {
+    "javapython": {"runtime": "PYTHON"},
+    "javapython3": {"runtime": "PYTHON3"},
+    "oddpython": {"runtime": "Python"},
+    "python2": {"runtime": "python2"},
+    "nullruntime": {"runtime": None},
+    "weird": {"modelName": "weird name-x.y"},
+    "newline": {"modelName": "line\nend"},
+    "unnamed": {"modelName": ""},
+    "spaced": {"modelName": "spaced", "modelVersion": "1 0"},
+}
 
 
 def make_weights(torch_python: str, folder: Path) -> None:
@@ -123,6 +141,12 @@ def build_store(archiver: list[str], parts: Path, store: Path) -> None:
     with zipfile.ZipFile(store / "nomanifest.mar", "w") as bare:
         bare.write(parts / "function.py", "function.py")
     shutil.copy(store / "function.mar", store / "renamed.mar")
+    for name, manifest in MANIFESTS.items():
+        _with_manifest(store / "function.mar", store / f"{name}.mar", manifest)
+    (store / "page.mar").write_text("<!DOCTYPE html><html><body>sign in</body></html>\n")
+    (store / "empty.mar").touch()
+    whole = (store / "function.mar").read_bytes()
+    (store / "half.mar").write_bytes(whole[: len(whole) // 2])
 
 
 def build_downloads(store: Path, downloads: Path) -> None:
@@ -133,6 +157,25 @@ def build_downloads(store: Path, downloads: Path) -> None:
     shutil.copy(store / "function.mar", downloads / "kitchen.mar")
     shutil.copytree(store / "folder", downloads / "outside")
     (downloads / "text.mar").write_text("no archive\n")
+    (downloads / "page.mar").write_text("<!DOCTYPE html><html><body>sign in</body></html>\n")
+    (downloads / "bare" / "package").mkdir(parents=True)
+    (downloads / "bare" / "package" / "__init__.py").touch()
+    with zipfile.ZipFile(store / "function.mar") as archive:
+        (downloads / "bare" / "package" / "module.py").write_bytes(archive.read("function.py"))
+        (downloads / "bare" / "weights.pt").touch()
+
+
+def _with_manifest(source: Path, target: Path, change: Mapping[str, object]) -> None:
+    """Copy an archive with other values in its manifest; keys of ``model`` begin with that word."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                manifest = json.loads(data)
+                for key, value in change.items():
+                    (manifest["model"] if key.startswith("model") else manifest)[key] = value
+                data = json.dumps(manifest).encode()
+            new.writestr(name, data)
 
 
 def copy_store(store: Path, target: Path, only: tuple[str, ...]) -> None:
@@ -147,16 +190,29 @@ def copy_store(store: Path, target: Path, only: tuple[str, ...]) -> None:
             shutil.copy(one, target)
 
 
+_SHORT_OPTIONS: Final = {
+    "--model-name": "--model-n",
+    "--version": "--vers",
+    "--handler": "--hand",
+    "--archive-format": "--archive",
+    "--export-path": "--export",
+    "--force": "--fo",
+}
+
+
 def _pack(archiver: list[str], archive: Archive, parts: Path, store: Path) -> None:
     handler = archive.handler if archive.handler == "base_handler" else str(parts / archive.handler)
     command = [*archiver, "--model-name", archive.name, "--version", archive.version, "--handler", handler]
     command += ["--archive-format", archive.format, "--export-path", str(store), "--force"]
+    if archive.shortened:
+        command = [_SHORT_OPTIONS.get(word, word) for word in command]
     if archive.model_file:
         command += ["--model-file", str(parts / archive.model_file)]
     if archive.weights:
-        command += ["--serialized-file", str(parts / archive.weights)]
+        command += ["--seri" if archive.shortened else "--serialized-file", str(parts / archive.weights)]
     if archive.extra:
-        command += ["--extra-files", ",".join(str(parts / name) for name in archive.extra)]
+        option = "--extra-file" if archive.shortened else "--extra-files"
+        command += [option, ",".join(str(parts / name) for name in archive.extra)]
     if archive.config:
         (parts / "model-config.yaml").write_text(archive.config)
         command += ["--config-file", str(parts / "model-config.yaml")]

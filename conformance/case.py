@@ -68,7 +68,8 @@ class Run:
     cases: tuple[Case, ...]
     config: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
-    # ``NAME.mar`` files of the store that are loaded at start; the run begins when all are ready.
+    # What is loaded at start, ``FILE`` or ``NAME=FILE`` with the placeholders of cases; the run begins when all are
+    # ready.
     models: tuple[str, ...] = ()
     # Which archiver's files are served: "torch-model-archiver" or "zts".
     archiver: str = "torch-model-archiver"

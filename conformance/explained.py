@@ -233,8 +233,14 @@ EXPLAINED: Final = (
     *_whole("describe-no-manifest", "better: named after its file, as the page has it", "200", ".*nomanifest.*"),
     *_whole("register-absolute-folder", "A21", "404", ".*ModelNotFoundException.*"),
     *_whole("register-absolute-file", "A21", "404", ".*ModelNotFoundException.*"),
-    *_whole("register-name-blank", "A21", "400", ".*not valid.*"),
-    *_whole("register-name-slash", "A21", "400", ".*not valid.*"),
+    *_whole(
+        "register-name-long", "better: a name that would not fit into a message is refused", "400", ".*at most 256.*"
+    ),
+    *_whole("register-page", _NO_ARCHIVE, "500", ".*Failed to save model: page.mar: it is a web page.*"),
+    *_whole("register-http-page", _NO_ARCHIVE, "500", ".*Failed to save model: .*page.mar: it is a web page.*"),
+    *_whole("register-empty-file", _NO_ARCHIVE, "500", ".*Failed to save model: empty.mar: it is empty.*"),
+    _message("register-*", _CAUSE, "Failed to save model: .*", r"Failed to save model: .*: it is .*"),
+    *_whole("start-outside-archive", "better: what the operator wrote is loaded from where it is", "200", ".*"),
     *(
         _entry
         for case in ("startup-zero*", "batch-zero", "delay-negative")

@@ -67,7 +67,7 @@ class Server:
         config.write_text("".join(f"{key}={value}\n" for key, value in self.config(ports).items()))
         flags = ["--foreground", *self.run.flags, "--ts-config", str(config), "--model-store", str(self.store)]
         if self.run.models:
-            flags += ["--models", *self.run.models]
+            flags += ["--models", *map(self.fill, self.run.models)]
         with (self.folder / "output.log").open("ab") as out:
             self.process = subprocess.Popen(
                 [*self.command, *flags],

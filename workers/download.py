@@ -123,7 +123,7 @@ def _cause(exc: Exception) -> str:
     if isinstance(reason, TimeoutError):
         return f"nothing came for {_SILENCE_S:g} s"
     if isinstance(reason, http.client.BadStatusLine) and not isinstance(reason, http.client.RemoteDisconnected):
-        return f"what answers there is no HTTP server: it says {str(reason).strip()[:60]!r}"
+        return "what answers there is no HTTP server"  # and what it says is not for callers to read
     if isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER":
         return "TLS is not spoken there; is it an http:// address?"
     text = str(getattr(reason, "strerror", None) or reason) or type(reason).__name__

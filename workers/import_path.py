@@ -53,12 +53,14 @@ def enter_model(model_dir: str, *, handler_folder: str = "", site_dir: str = "")
         folders.append(os.path.join(model_dir, handler_folder))
     if site_dir:
         site.addsitedir(site_dir)
-    front = [*folders, TS_FOLDER, *filter(None, (site_dir,))]
+    # A folder that is served in place is a link in a folder of its own: modules can be named with its name, too.
+    around = [os.path.dirname(model_dir)] if os.path.islink(model_dir) else []
+    front = [*folders, TS_FOLDER, *filter(None, (site_dir,)), *around]
     sys.path[:] = [*front, *(path for path in sys.path if path not in front)]
     _world.separate(folders)
     known = [path for path in os.environ.get(_PYTHON_PATH, "").split(os.pathsep) if path not in ("", *front)]
     start = [_START_FOLDER] if _world.kept else []
-    listed = [*start, *filter(None, (site_dir,)), *folders[1:], *known, model_dir]
+    listed = [*start, *filter(None, (site_dir,)), *folders[1:], *known, model_dir, *around]
     os.environ[_PYTHON_PATH] = os.pathsep.join(_with_ts(listed, folders))
     os.environ[_MODEL_PATH] = os.pathsep.join(folders)
     if _world.kept:

@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -89,19 +90,29 @@ class ModelFolders:
     # ------------------------------------------------------------ making and removing
 
     def make(self, path: Path) -> Path:
-        """Unpack the archive ``path`` into a new folder and return it; a folder is returned as it is.
+        """Unpack the archive ``path`` into a new folder and return it; of a folder return a link, as TorchServe does.
 
         Raises:
             BadArchive: If it cannot be unpacked.
         """
-        if path.is_dir() or not self._clones:
-            return unpack(path, self._home)
-        return self._clone(path)
+        if path.is_dir():
+            return self._link(model_root(path.resolve()))
+        return self._clone(path) if self._clones else unpack(path, self._home)
+
+    def _link(self, target: Path) -> Path:
+        """Return a new link to a folder that is served in place.
+
+        It has a folder of its own, which stands on the import path: the folder's own name can be a package's.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="link-", dir=self._home))
+        link = folder / (target.name or "model")
+        link.symlink_to(target, target_is_directory=True)
+        return link
 
     def remove(self, folder: Path) -> None:
-        """Delete a folder that ``make`` made, with all that handlers put there; others are left alone."""
+        """Delete what ``make`` made, with all that handlers put there; a folder behind a link is left alone."""
         if not folder.is_relative_to(self._home):
-            return  # served in place
+            return
         top = self._home / folder.relative_to(self._home).parts[0]
         _remove_tree(top)
         with self._lock:

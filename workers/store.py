@@ -80,23 +80,23 @@ def check_url(url: object, settings: Settings, *, by_operator: bool = False) -> 
 def locate(url: str, settings: Settings, *, by_operator: bool = False) -> Path:
     """Return the archive or folder that ``url`` (no address) means.
 
-    A plain name is looked up in the model store by its last part. An absolute path of the operator's is what it says;
-    one of a request has to lie in the store: elsewhere it would read any folder of the host past ``allowed_urls``
-    (Appendix A 21).
+    A plain name is looked up in the model store by its last part. An absolute path of the operator's is what it says,
+    or if nothing is there, its last part in the store (TorchServe looks there only); one of a request has to lie in the
+    store: elsewhere it would read any folder of the host past ``allowed_urls`` (Appendix A 21).
 
     Raises:
         ModelNotFound: If it is not there.
     """
     if "\0" in url:
         raise ModelNotFound("Model not found at: a name with a zero byte")
-    if os.path.isabs(url) and by_operator:
-        path = Path(url)
-        if not (path.is_file() or path.is_dir()):
+    path = Path(url)
+    if by_operator and os.path.isabs(url):
+        if path.is_file() or path.is_dir():
+            return path
+        if path.exists() or not settings.model_store:
             raise ModelNotFound(f"Model not found at: {url}")
-        return path
     store = Path(settings.model_store).resolve()
-    if os.path.isabs(url):
-        path = Path(url)
+    if os.path.isabs(url) and not by_operator:
         if not path.resolve().is_relative_to(store) or path.resolve() == store or not path.exists():
             raise ModelNotFound(f"Model not found at: {url}")
         return path

@@ -168,7 +168,7 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         def opener(path: str, flags: int) -> int:
             return os.open(path, flags, _FILE_MODE)
 
-        made = open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)
+        made = open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)  # noqa: SIM115
         return cast(TextIOWrapper, made)
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -18,6 +18,7 @@ from conformance.requests import (
     results,
     rows,
     security,
+    starts,
 )
 
 __all__ = ["all_runs"]
@@ -33,7 +34,32 @@ _MODELS: Final = {
 
 def all_runs() -> list[Run]:
     """Return every run, in the order in which they are made."""
-    return [*_plain_runs(), *_security_runs(), *_option_runs()]
+    return [*_plain_runs(), *_start_runs(), *_security_runs(), *_option_runs()]
+
+
+def _start_runs() -> list[Run]:
+    return [
+        Run("versions", starts.VERSIONS, PLAIN, models=("many_2.mar", "many_1.0.mar", "many_1.2.1.mar")),
+        Run(
+            "operator-paths",
+            starts.PATHS,
+            {**PLAIN, "default_service_handler": "package.module:entry"},
+            models=("bare={downloads}/bare", "outside={downloads}/outside", "file={downloads}/remote.mar"),
+            ready=("bare", "outside"),
+        ),
+        Run("names", starts.NAMES, PLAIN),
+        *(
+            Run(
+                f"shortened{ending}",
+                starts.SHORTENED,
+                {"metrics_mode": "prometheus"},
+                models=("function.mar",),
+                archiver=archiver,
+                flags=("--nc", "--disable-token", "--enable-model"),
+            )
+            for ending, archiver in (("", "torch-model-archiver"), ("-zts", "zts"))
+        ),
+    ]
 
 
 def _plain_runs() -> list[Run]:

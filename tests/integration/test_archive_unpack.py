@@ -143,8 +143,13 @@ def odd_compression(path: Path) -> Path:
 
 
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "text": (wrote(b"hello\x07"), "bad.mar: it is neither a zip (.mar) nor a gzipped tar (.tar.gz): 6 bytes"),
-    "json": (wrote(b'{"error": "no such key"}\n'), 'it is a text of 25 bytes that begins with \'{"error": '),
+    "text": (wrote(b"hello\x07"), "bad.mar: it is neither a zip (.mar) nor a gzipped tar (.tar.gz), of 6 bytes"),
+    "json": (
+        wrote(b'{"error": "no such key"}\n'),
+        "it is a JSON text (such as an error of a storage service) of 25 bytes",
+    ),
+    "xml": (wrote(b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>'), "it is an XML text (such as an"),
+    "secret": (wrote(b"root:secret:0:0"), "bad.mar: it is a text of 15 bytes"),
     "empty": (wrote(b""), "Failed to save model: bad.mar: it is empty (0 bytes)"),
     "page": (wrote(b"\n<!DOCTYPE html><html>sign in</html>"), "it is a web page (HTML)"),
     "page without a type": (wrote(b"<!-- x -->\n<HTML lang=en>"), "it is a web page (HTML)"),
@@ -186,6 +191,7 @@ def test_bad_archive_is_refused_with_a_reason_and_leaves_nothing(tmp_path: Path,
     with pytest.raises(BadArchive) as caught:
         unpack(archive, out)
     assert words in caught.value.public_message
+    assert "secret" not in caught.value.public_message
     assert not any(out.iterdir())
     assert not (tmp_path / "evil").exists() and not (tmp_path / "deep" / "evil").exists()
 

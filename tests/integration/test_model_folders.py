@@ -123,15 +123,27 @@ def test_a_bad_archive_leaves_nothing(models_dir: Path, tmp_path: Path) -> None:
     assert list(models_dir.rglob("*.origin")) == []
 
 
-def test_a_folder_is_served_in_place_and_never_removed(models_dir: Path, tmp_path: Path) -> None:
+def test_a_folder_is_served_in_place_by_a_link_and_never_removed(models_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "h.py").touch()
     folders = ModelFolders(models_dir)
-    folder = folders.make(tmp_path / "model")
-    assert folder == tmp_path / "model"
-    folders.remove(folder)
+    one, two = folders.make(tmp_path / "model"), folders.make(tmp_path / "model")
+    assert one.resolve() == two.resolve() == tmp_path / "model"
+    # Its own name can be a package's: what else lies beside the folder is not on the way.
+    assert [path.name for path in one.parent.iterdir()] == ["model"]
+    folders.remove(one)
+    assert not one.parent.exists()
     folders.close()
     assert (tmp_path / "model" / "h.py").exists()
+
+
+def test_an_only_subfolder_stands_for_its_folder(models_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "model" / "package").mkdir(parents=True)
+    (tmp_path / "model" / "package" / "module.py").touch()
+    folders = ModelFolders(models_dir)
+    link = folders.make(tmp_path / "model")
+    assert (link.name, link.resolve()) == ("package", tmp_path / "model" / "package")
+    folders.close()
 
 
 def test_an_archive_with_one_folder_in_it_is_removed_whole(models_dir: Path, tmp_path: Path) -> None:

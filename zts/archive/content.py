@@ -1,12 +1,13 @@
-"""What a file is that should have been an archive, in words for the log and for whoever asked. Layer 3: disk."""
+"""What a file is that should have been an archive, in words for the log and for whoever asked. Layer 3: disk.
+
+Nothing of its content is quoted: whoever may register ``file://`` addresses would read the host's files by it.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 from typing import Final
-
-from zts.visible import visible
 
 __all__ = ["what_it_is"]
 
@@ -24,6 +25,10 @@ _KINDS: Final = (
     (b"Rar!", "it is packed with RAR; an archive is a zip (.mar) or a gzipped tar (.tar.gz)"),
     (b"\x80\x02", "it is a pickle, such as weights; pack it into an archive with 'zts archive'"),
 )
+_TEXTS: Final = {
+    b"{": "a JSON text (such as an error of a storage service)",
+    b"<": "an XML text (such as an error of a storage service)",
+}
 
 
 def what_it_is(path: Path) -> str:
@@ -45,9 +50,9 @@ def what_it_is(path: Path) -> str:
     if head[257:262] == b"ustar":
         return "it is a tar that is not compressed; an archive is a zip (.mar) or a gzipped tar (.tar.gz)"
     if _is_text(head):
-        first = visible(head.decode("utf-8", "replace").strip().split("\n")[0].strip()[:60])
-        return f"it is a text of {size} bytes that begins with {first!r}"
-    return f"it is neither a zip (.mar) nor a gzipped tar (.tar.gz): {size} bytes that begin with {head[:8].hex(' ')}"
+        kind = _TEXTS.get(head.lstrip()[:1], "a text")
+        return f"it is {kind} of {size} bytes"
+    return f"it is neither a zip (.mar) nor a gzipped tar (.tar.gz), of {size} bytes"
 
 
 def _is_text(head: bytes) -> bool:

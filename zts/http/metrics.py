@@ -25,6 +25,7 @@ from zts.metrics.exposition import Family
 from zts.metrics.exposition import render as render_text
 from zts.metrics.front_end import LEGACY, RecentTimes, front_end_families
 from zts.metrics.registry import empty_families, merged
+from zts.visible import visible
 
 __all__ = ["Metrics", "families_of", "render"]
 
@@ -128,6 +129,11 @@ def families_of(stats: Stats, is_up: bool) -> Iterator[Metric]:
     yield GaugeMetricFamily("zts_broker_up", "1 if the broker answered this scrape", value=int(is_up))
 
 
+def _labels(row: Stats) -> tuple[str, str]:
+    """Return name and version; the library knows what would break the format, not what a terminal acts on."""
+    return visible(str(row["name"]), keeps_lines=True), visible(str(row["version"]), keeps_lines=True)
+
+
 def _model_families(models: Sequence[Stats]) -> Iterator[Metric]:
     for key, name, text in (
         ("requests", "zts_requests", "Jobs that came for a model version, refused ones included"),
@@ -135,7 +141,7 @@ def _model_families(models: Sequence[Stats]) -> Iterator[Metric]:
     ):
         counter = CounterMetricFamily(name, text, labels=("model_name", "model_version"))
         for model in models:
-            counter.add_metric((str(model["name"]), str(model["version"])), model.get(key, 0))
+            counter.add_metric(_labels(model), model.get(key, 0))
         yield counter
     yield _answers(models)
     for key, name, text in (
@@ -145,7 +151,7 @@ def _model_families(models: Sequence[Stats]) -> Iterator[Metric]:
     ):
         gauge = GaugeMetricFamily(name, text, labels=("model_name", "model_version"))
         for model in models:
-            gauge.add_metric((str(model["name"]), str(model["version"])), model.get(key, 0))
+            gauge.add_metric(_labels(model), model.get(key, 0))
         yield gauge
     for key, name, text in (
         ("queue_s", "zts_queue_seconds", "Time of a job from its arrival to a worker"),
@@ -159,7 +165,7 @@ def _answers(models: Sequence[Stats]) -> Metric:
     family = CounterMetricFamily("zts_answers", "Answers by status", labels=("model_name", "model_version", "status"))
     for model in models:
         for status, count in sorted(model.get("answers", {}).items()):
-            family.add_metric((str(model["name"]), str(model["version"]), str(status)), count)
+            family.add_metric((*_labels(model), str(status)), count)
     return family
 
 
@@ -176,7 +182,7 @@ def _histogram(models: Sequence[Stats], key: str, name: str, text: str) -> Metri
             total += count
             buckets.append((f"{float(bound):g}", total))
         buckets.append(("+Inf", raw["count"]))
-        family.add_metric((str(model["name"]), str(model["version"])), buckets, raw["sum"])
+        family.add_metric(_labels(model), buckets, raw["sum"])
     return family
 
 
@@ -184,7 +190,7 @@ def _workers(workers: Sequence[Stats]) -> Metric:
     family = GaugeMetricFamily("zts_workers", "Workers by state", labels=("model_name", "model_version", "state"))
     counts: dict[tuple[str, str, str], int] = {}
     for worker in workers:
-        key = (str(worker["name"]), str(worker["version"]), str(worker["state"]))
+        key = (*_labels(worker), str(worker["state"]))
         counts[key] = counts.get(key, 0) + 1
     for labels, count in sorted(counts.items()):
         family.add_metric(labels, count)
