@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,3 +133,14 @@ def test_client_of_the_parent_is_refused_in_a_forked_child(address: str) -> None
                 os._exit(0)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_answer_that_came_while_the_program_computed_is_no_late_one(address: str) -> None:
+    with ScriptedBroker(address, echo) as broker, DirectClient(address, timeout_s=0.3) as client:
+        client.connect()
+        client.submit(client.template("m"), b"x")
+        client.flush()
+        broker.wait_for(lambda messages: broker.jobs())
+        time.sleep(2.0)
+        ((_, result, error),) = client.turn(10)
+        assert error is None and result is not None and result.status == 200

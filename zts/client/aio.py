@@ -12,7 +12,7 @@ import os
 import uuid
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from zts.client.addresses import default_endpoints
 from zts.client.connection import Connection
@@ -26,6 +26,8 @@ from zts.wire.frames import Role
 from zts.wire.messages import Goodbye, Hello
 
 __all__ = ["AsyncClient"]
+
+_MESSAGES_PER_TURN: Final = 64
 
 
 class AsyncClient:
@@ -210,9 +212,10 @@ class AsyncClient:
         now = monotonic()
         for is_made in connection.connection_events():
             core.connected(now) if is_made else core.lost(now)
-        received = connection.receive()
+        received = connection.receive(_MESSAGES_PER_TURN)
         for message in received:
             core.handle(message, now)
+        core.is_all_read = len(received) < _MESSAGES_PER_TURN
         tick = core.tick(now)
         if not all(map(connection.send, tick.messages)):
             core.lost(now)

@@ -22,6 +22,8 @@ __all__ = ["Answer", "ClientCore", "Tick", "refusal"]
 
 # The broker knows better where a late job was, so its own answer gets this long after the deadline.
 _GRACE_S: Final = 0.25
+# Whoever looks for late jobs so late stood still.
+_STILL_S: Final = 1.0
 _HELLO_RETRY_S: Final = 0.5
 # How long jobs without a deadline that were sent wait for a broker that went away: as long as the HTTP server's do.
 _BROKER_WAIT_S: Final = 30.0
@@ -78,6 +80,9 @@ class ClientCore:
         hello: Said on each new connection.
         address: For error texts.
         connect_timeout_s: How long a job waits for a broker to appear.
+
+    Attributes:
+        is_all_read: The loop found nothing more to read. Else no job is late yet: its answer may be what follows.
     """
 
     def __init__(self, hello: Hello, address: str, *, connect_timeout_s: float = 2.0) -> None:
@@ -95,6 +100,7 @@ class ClientCore:
         self._cancels: list[int] = []
         self._unsent: dict[int, float] = {}  # job id → when it gives up; in that order, as the wait is the same for all
         self._answers: list[Answer] = []
+        self.is_all_read = True
         self._welcomed = False
         self._hello_at: float | None = 0.0
 
@@ -192,8 +198,11 @@ class ClientCore:
 
     def tick(self, now: float) -> Tick:
         """Return what to send, in order, and all answers since the last call."""
-        if self._look_at <= now - _GRACE_S:
-            self._expire(now)
+        if self._look_at <= now - _GRACE_S and self.is_all_read:
+            if now - self._look_at > _STILL_S:
+                self._look_at = now  # this process did something else: what came meanwhile may take a moment
+            else:
+                self._expire(now)
         if self._unsent:
             self._give_up(now)
         if self._gone_at <= now:

@@ -171,10 +171,7 @@ class DirectClient:
         self._check()
         core, connection = self._core, self._connection
         now = monotonic()
-        messages, answers = core.tick(now)
-        self._send(messages, now)
-        if answers:
-            return answers
+        self._send(core.take_messages(now), now)
         until = inf if wait_s is None else now + wait_s
         while True:
             if wait_s != 0:
@@ -184,15 +181,18 @@ class DirectClient:
             # A lone job has one answer, so there is no need to ask for a second message.
             limit = min(len(core), _MESSAGES_PER_TURN) if core.is_welcomed else _MESSAGES_PER_TURN
             received = connection.receive(limit)
+            while received and _is_only_beats(received):  # of a long pause between two turns
+                received = connection.receive(limit := _MESSAGES_PER_TURN)
             now = monotonic()
             changes = connection.connection_events()
             for is_made in changes:
                 core.connected(now) if is_made else core.lost(now)
             for message in received:
                 core.handle(message, now)
+            core.is_all_read = len(received) < limit
             messages, answers = core.tick(now)
             self._send(messages, now)
-            if answers or changes or not _is_only_beats(received) or (not received and now >= until):
+            if answers or changes or received or now >= until:
                 return answers
 
     def close(self) -> list[Answer]:

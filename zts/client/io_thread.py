@@ -26,6 +26,7 @@ __all__ = ["IoThread", "Submitted"]
 # A job, its deadline (monotonic seconds or None) and who waits for it.
 Submitted: TypeAlias = tuple[Job, float | None, Waiter]
 
+_MESSAGES_PER_TURN: Final = 64
 # So many calls of ``predict`` in a row must have found nothing else in flight before the loop is lent.
 _LONE_CALLS: Final = 8
 # How long the thread stays aside without a call before it looks after the connection itself again.
@@ -184,9 +185,10 @@ class IoThread:
         now = monotonic()
         for is_made in connection.connection_events():
             core.connected(now) if is_made else core.lost(now)
-        received = connection.receive() if receives else []
+        received = connection.receive(_MESSAGES_PER_TURN) if receives else []
         for message in received:
             core.handle(message, now)
+        core.is_all_read = len(received) < _MESSAGES_PER_TURN
         messages, answers = core.tick(now)
         if not all(map(connection.send, messages)):
             core.lost(now)

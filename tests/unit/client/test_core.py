@@ -310,3 +310,27 @@ def test_a_broker_that_is_back_in_time_gets_everything_again_and_may_take_its_ti
         assert core.tick(float(now)).answers == []
     core.handle(Results([result(1)]), 10_000.0)
     assert what(core.tick(10_000.0))[1] == [("endless", result(1))]
+
+
+def test_no_job_is_late_while_its_answer_may_be_what_is_read_next() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), 5.0, 0.0, "first")
+    core.submit(job(2), 5.0, 0.0, "second")
+    core.tick(0.0)
+    # The program computed for a minute; meanwhile the answers came.
+    core.is_all_read = False
+    core.handle(Results([result(1)]), 60.0)
+    assert what(core.tick(60.0))[1] == [("first", result(1))]
+    core.is_all_read = True
+    assert what(core.tick(60.0))[1] == []  # the rest gets a moment to come out of the kernel
+    core.handle(Results([result(2)]), 60.1)
+    assert what(core.tick(60.1))[1] == [("second", result(2))]
+
+
+def test_a_job_without_an_answer_is_late_in_the_end_though_the_program_looked_late() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), 5.0, 0.0, "first")
+    core.tick(0.0)
+    assert what(core.tick(60.0))[1] == []
+    assert core.next_deadline() == 60.25
+    assert what(core.tick(60.25))[1] == [("first", DeadlineExceeded)]
