@@ -39,7 +39,7 @@ PREPARE_TRIES: Final = 2
 # What starting may take beside loading: placing, forking, importing.
 START_SLACK_S: Final = 30.0
 # Arguments of models.register that come from the command line and the configuration, never from REST.
-OPERATORS_ARGS: Final = frozenset({"at_startup", "snapshot"})
+OPERATORS_ARGS: Final = frozenset({"at_startup", "by_operator", "snapshot"})
 # Verbs that are still done while the broker stops: they change nothing.
 _LOOKS: Final = frozenset({"models.list", "models.describe", "health", "status", "stats"})
 

@@ -23,7 +23,7 @@ from typing import Final
 
 from zts.archive import unpack
 from zts.archive.clone import can_clone, clone_tree
-from zts.archive.unpack import identity, model_root
+from zts.archive.unpack import MAX_TOTAL_BYTES, identity, model_root
 from zts.errors import BadArchive
 
 __all__ = ["ModelFolders"]
@@ -89,15 +89,19 @@ class ModelFolders:
 
     # ------------------------------------------------------------ making and removing
 
-    def make(self, path: Path) -> Path:
+    def make(self, path: Path, *, max_bytes: int = MAX_TOTAL_BYTES) -> Path:
         """Unpack the archive ``path`` into a new folder and return it; of a folder return a link, as TorchServe does.
+
+        ``max_bytes``: most that its content may have.
 
         Raises:
             BadArchive: If it cannot be unpacked.
         """
         if path.is_dir():
             return self._link(model_root(path.resolve()))
-        return self._clone(path) if self._clones else unpack(path, self._home)
+        if self._clones:
+            return self._clone(path, max_bytes)
+        return unpack(path, self._home, max_total_bytes=max_bytes)
 
     def _link(self, target: Path) -> Path:
         """Return a new link to a folder that is served in place.
@@ -135,7 +139,7 @@ class ModelFolders:
 
     # ------------------------------------------------------------ with clones
 
-    def _clone(self, path: Path) -> Path:
+    def _clone(self, path: Path, max_bytes: int) -> Path:
         try:
             key = identity(path)
         except OSError as exc:
@@ -148,7 +152,7 @@ class ModelFolders:
             with building:
                 cached = self._cache / key
                 if not cached.is_dir():
-                    self._fill(path, key)
+                    self._fill(path, key, max_bytes)
                 clone_tree(cached, target)
         except OSError as exc:
             _remove_tree(target)
@@ -161,9 +165,9 @@ class ModelFolders:
             self._cached[target] = key
         return model_root(target)
 
-    def _fill(self, path: Path, key: str) -> None:
+    def _fill(self, path: Path, key: str, max_bytes: int) -> None:
         """Unpack ``path`` as the cached folder ``key``."""
-        root = unpack(path, self._home)
+        root = unpack(path, self._home, max_total_bytes=max_bytes)
         top = self._home / root.relative_to(self._home).parts[0]
         self._cache.mkdir(mode=0o700, exist_ok=True)
         (self._cache / f"{key}{_ORIGIN}").write_text(str(path.resolve()))

@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import re
+import sys
 import threading
 import uuid
 from collections import deque
@@ -20,11 +21,12 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from zts.archive import read_model
+from zts.archive.unpack import MAX_TOTAL_BYTES
 from zts.errors import BadArchive, BadRequest, DownloadFailed, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
 from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.workers import environments
-from zts.workers.download import check_allowed, download, file_name, is_url
+from zts.workers.download import MAX_ARCHIVE_BYTES, check_allowed, download, file_name, is_url
 from zts.workers.model_folders import ModelFolders
 
 __all__ = ["ModelStore", "Prepared", "check_url", "locate"]
@@ -113,12 +115,12 @@ class _Files:
     Attributes:
         folder: Its unpacked archive.
         fetched: The file of the store that goes with it.
-        name: Of a model whose archive says none.
+        source: The archive or folder.
     """
 
     folder: Path
     fetched: Path | None
-    name: str
+    source: Path
 
 
 class ModelStore:
@@ -202,18 +204,19 @@ class ModelStore:
                 self._wake()
 
     def _prepare(self, ticket: object, args: Mapping[str, Any], place: _Place) -> Prepared:
-        by_operator = args.get("at_startup") is True
+        at_startup = args.get("at_startup") is True
+        by_operator = at_startup or args.get("by_operator") is True
 
         def read() -> Prepared:
             url = check_url(args.get("url"), self._settings, by_operator=by_operator)
-            reuse = by_operator or bool(args.get("resent"))
+            reuse = at_startup or bool(args.get("resent"))
             with self._found(url, place, reuse=reuse, by_operator=by_operator) as files:
                 spec, workers = read_model(
                     files.folder,
                     url=url,
                     args=args,
                     settings=self._settings,
-                    model_name_hint=files.name,
+                    model_name_hint=_name_of(files.source, at_startup=at_startup),
                     gpu_count=self._gpu_count,
                 )
                 environments.ensure(files.folder, model=spec.name, settings=self._settings)
@@ -258,11 +261,13 @@ class ModelStore:
         folder: Path | None = None
         try:
             try:
-                folder = self._folders.make(path)
+                # What the operator put into the store may be as large as its disk.
+                is_limited = is_fetched and not by_operator
+                folder = self._folders.make(path, max_bytes=MAX_TOTAL_BYTES if is_limited else sys.maxsize)
             except BadArchive as exc:
                 # TorchServe names what the user gave it.
                 raise BadArchive(exc.public_message.replace(f": {path.name}", f": {url}", 1)) from None
-            yield _Files(folder, path if is_fetched else None, _name_of(path, by_operator=by_operator))
+            yield _Files(folder, path if is_fetched else None, path)
         except BaseException:
             if folder is not None:
                 self._folders.remove(folder)
@@ -288,7 +293,7 @@ class ModelStore:
             _log.info("%s is in the model store already and is not fetched from %s again", present.name, url)
             return present, False
         _log.info("fetching %s", url)
-        path = download(url, store, allowed)
+        path = download(url, store, allowed, max_bytes=sys.maxsize if by_operator else MAX_ARCHIVE_BYTES)
         self._origins[path] = url
         return path, True
 
@@ -357,10 +362,10 @@ class _Lines:
             self._changed.notify_all()
 
 
-def _name_of(path: Path, *, by_operator: bool) -> str:
+def _name_of(path: Path, *, at_startup: bool) -> str:
     """Return the name of a model whose archive says none: of a start as TorchServe makes it, else the file's."""
     name = path.name
-    if by_operator:
+    if at_startup:
         stem = name.rpartition(".")[0] if ".mar" in name or ".model" in name else name
         return re.sub(r"[^A-Za-z0-9_]", "_", stem)
     for suffix in (".tar.gz", ".tgz", ".mar", ".zip", ".model"):

@@ -164,9 +164,9 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pa
     unpacked: list[Path] = []
     unpack = model_folders.unpack
 
-    def noted(path: Path, target: Path) -> Path:
+    def noted(path: Path, target: Path, **limits: int) -> Path:
         unpacked.append(path)
-        return unpack(path, target)
+        return unpack(path, target, **limits)
 
     monkeypatch.setattr(model_folders, "can_clone", lambda folder: True)
     monkeypatch.setattr(model_folders, "clone_tree", shutil.copytree)
@@ -307,8 +307,8 @@ def test_files_of_a_registration_that_ended_while_they_were_fetched_are_not_kept
     held, go_on = threading.Event(), threading.Event()
     make = models._folders.make
 
-    def slowly(path: Path) -> Path:
-        folder = make(path)
+    def slowly(path: Path, **limits: int) -> Path:
+        folder = make(path, **limits)
         held.set()
         assert go_on.wait(20)
         return folder

@@ -334,6 +334,22 @@ def test_what_the_operator_wrote_is_taken_at_its_word_and_the_same_of_a_request_
         assert error is not None and error.http_status == 404, url
 
 
+def test_limits_of_size_are_for_what_callers_let_fetch(
+    web: tuple[str, Path], store: Path, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zts.workers.store.MAX_TOTAL_BYTES", 10)
+    archive(store / "own.mar")
+    assert ask(url="own.mar").error is None
+    refused = ask(url=f"{web[0]}/m.mar", model_name="fetched").error
+    assert refused.public_message.endswith("its content is larger than 10 bytes")
+    monkeypatch.setattr("zts.workers.store.MAX_ARCHIVE_BYTES", 10)
+    assert "at most 10 are fetched" in ask(url=f"{web[0]}/m.mar", model_name="fetched").error.public_message
+    for said in ("at_startup", "by_operator"):
+        prepared = ask(url=f"{web[0]}/m.mar", model_name="fetched", **{said: True})
+        assert prepared.error is None
+        ask.models.remove(prepared.spec.files_id)
+
+
 def test_the_list_of_allowed_addresses_is_for_requests(web: tuple[str, Path], store: Path, tmp_path: Path) -> None:
     runtime_dir = str(tmp_path / "run")
     done = threading.Semaphore(0)

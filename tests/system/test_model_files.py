@@ -166,6 +166,10 @@ def test_an_operators_own_paths_are_served_and_restored_and_a_callers_are_not(
             assert (answer.status, answer.json()["type"]) == (404, "ModelNotFoundException")
         server.stop()
         start(server)  # from the snapshot
+    # Who may use the control socket is the operator, too.
+    done = server.run("models", "register", str(outside), "--model-name", "by hand")
+    assert (done.returncode, done.stdout) == (0, "registered by hand 1.0 with 1 workers\n"), done.stderr
+    assert said(server, "by hand")["name"] == "by hand"
 
 
 def is_safe(line: str) -> bool:

@@ -95,7 +95,13 @@ def _register(args: argparse.Namespace, ask: _Ask) -> Any:
     names = ("url", "model_name", "handler", "batch_size", "max_batch_delay_ms", "initial_workers")
     sent = {name: getattr(args, name) for name in (*names, "response_timeout_s", "startup_timeout_s")}
     return ask(
-        "models.register", {"synchronous": True, **{name: value for name, value in sent.items() if value is not None}}
+        # Whoever may use the control socket is the operator: paths outside the model store are meant.
+        "models.register",
+        {
+            "synchronous": True,
+            "by_operator": True,
+            **{name: value for name, value in sent.items() if value is not None},
+        },
     )
 
 

@@ -218,7 +218,8 @@ def test_http_servers_cannot_say_what_only_the_operator_may():
     rig = Rig()
     rig.node()
     rig.control(b"http", m.Hello("http", "http-0", 1, {"pid": 5}))
-    args = {"url": "/etc/x.mar", "at_startup": True, "snapshot": {"defaultVersion": True}, "resent": True}
+    args = {"url": "/etc/x.mar", "at_startup": True, "by_operator": True, "snapshot": {"defaultVersion": True}}
+    args |= {"resent": True}
     rig.control(b"http", m.Request(1, "models.register", 0, args))
     assert [request.args for request in prepares(rig)] == [{"url": "/etc/x.mar", "resent": True}]
 
