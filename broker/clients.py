@@ -96,6 +96,7 @@ class ClientBook:
                 where = "while it waited for a worker"
             else:
                 where = "before the worker had answered"
+                arrival.entry.pool.overdue(job.worker_id, now)
             self.fail(job, DeadlineExceeded, f"The job's time budget of {budget_ms} ms was over {where}.")
 
     def unfinished(self) -> int:

@@ -52,6 +52,7 @@ class Views:
         spec = entry.spec
         model = self._state.models.get(spec.name)
         delay_s = spec.max_batch_delay_s
+        device_type, device_ids = self._devices(entry)
         failures = [
             {"at": failure.at_s, "worker_id": failure.worker_id, "reason": failure.reason} for failure in entry.failures
         ]
@@ -70,8 +71,8 @@ class Views:
             "startup_timeout_s": _whole(spec.startup_timeout_s),
             "max_retry_timeout_s": _whole(spec.max_retry_timeout_s),
             "client_timeout_ms": _whole(spec.client_timeout_s * 1000),
-            "device_type": spec.device_type,
-            "device_ids": list(spec.device_ids),
+            "device_type": device_type,
+            "device_ids": device_ids,
             "priority": spec.priority,
             "config": dict(spec.config),
             "loaded_at_startup": spec.loaded_at_startup,
@@ -80,6 +81,19 @@ class Views:
             "workers": [_worker_record(worker) for worker in _in_order(entry.workers.values())],
             "failures": failures,
         }
+
+    def _devices(self, entry: Version) -> tuple[str, list[int]]:
+        """Return what a version's workers use, or would use: ``cpu`` or ``gpu``, and the GPUs if they are limited.
+
+        As TorchServe: a wish for GPUs that are not there is none.
+        """
+        spec, nodes = entry.spec, self._state.nodes
+        own = {worker.node for worker in entry.workers.values()}
+        if own == {""}:  # started by hand, and on which device nobody says
+            return spec.device_type or "cpu", list(spec.device_ids)
+        gpus = max((_gpu_count(nodes[name].info) for name in own & nodes.keys() or nodes), default=0)
+        used = "gpu" if gpus and spec.device_type != "cpu" else "cpu"
+        return used, list(spec.device_ids) if max(spec.device_ids, default=gpus) < gpus else []
 
     def health(self) -> dict[str, Any]:
         """Return whether every default version has the workers it must have, and who can serve now."""
@@ -153,6 +167,11 @@ def http_counters(info: Mapping[str, Any]) -> dict[str, float]:
     if not isinstance(counters, dict):
         return {}
     return {name: value for name, value in counters.items() if type(value) in (int, float)}
+
+
+def _gpu_count(info: Mapping[str, Any]) -> int:
+    gpus = info.get("gpus")
+    return len(gpus) if isinstance(gpus, list) else 0
 
 
 def _worker_record(worker: Worker) -> dict[str, Any]:

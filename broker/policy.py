@@ -24,6 +24,8 @@ PREFETCH_BELOW_S: Final = 0.010
 # prefetched batch the worker starves (18 to 22 % of the rate at 1,024 jobs in flight). Three last at most 3 ms.
 PREFETCH_MORE_BELOW_S: Final = 0.001
 _BATCHES_HELD: Final = 2
+# Of a worker that holds a job already: it gets no other one.
+_NO_CREDIT: Final = 1
 _SHORT_BATCHES_HELD: Final = 4
 # Jobs that a worker with asyncCommunication may hold; TorchServe sends it all that come.
 ASYNC_CREDIT: Final = 256
@@ -225,10 +227,24 @@ class WorkerPool:
         if run_s is not None:
             self.run_s = run_s if self.run_s < 0 else self.run_s + _EWMA_WEIGHT * (run_s - self.run_s)
             self._grant(worker)
+        elif worker.credit == _NO_CREDIT:
+            self._grant(worker)
         if self._open is worker:
             self._open = None
         if self.workers.get(worker.worker_id) is worker:
             self.relist(worker)
+
+    def overdue(self, worker_id: str, now: float) -> None:
+        """Give a worker nothing behind what it holds until it answers: a job there has outlasted its time budget.
+
+        Nobody knows when the run ends, and a job behind it would wait while another worker is free. While its window is
+        open nothing runs, and workers that take jobs while others run are not held up.
+        """
+        worker = self.workers.get(worker_id)
+        if worker is None or self._async_credit or (self._open is worker and now < self._open_until):
+            return
+        worker.credit = _NO_CREDIT  # until ``answered`` grants it anew
+        self.relist(worker)
 
     def relist(self, worker: WorkerRecord) -> None:
         """List a ready worker by what it holds now, or not at all if its credit is used up."""

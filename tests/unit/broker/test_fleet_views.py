@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.unit.broker.fleet_rig import ADMIN, NODE, WALL, Rig
+from tests.unit.broker.fleet_rig import ADMIN, NODE, SPEC, WALL, Rig
 from zts.broker import events as e
 from zts.broker import fleet_events as f
 from zts.wire import messages as m
@@ -45,7 +47,7 @@ def test_describe_shows_the_whole_record(rig: Rig):
         "startup_timeout_s": 120,
         "max_retry_timeout_s": 300,
         "client_timeout_ms": 0,
-        "device_type": "",
+        "device_type": "cpu",
         "device_ids": [],
         "priority": "normal",
         "config": {},
@@ -55,6 +57,40 @@ def test_describe_shows_the_whole_record(rig: Rig):
         "workers": [worker],
         "failures": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("gpus", "wish", "ids", "used", "shown"),
+    [
+        # As a real TorchServe 0.12 describes them, on a host without GPUs and on one with two.
+        (0, "", (), "cpu", []),
+        (0, "gpu", (0, 1), "cpu", []),
+        (0, "cpu", (), "cpu", []),
+        (2, "", (), "gpu", []),
+        (2, "gpu", (), "gpu", []),
+        (2, "gpu", (0, 1), "gpu", [0, 1]),
+        (2, "gpu", (0, 7), "gpu", []),
+        (2, "cpu", (), "cpu", []),
+        (2, "cpu", (1,), "cpu", [1]),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_devices_are_those_that_are_used_not_those_wished_for(
+    rig: Rig, gpus: int, wish: str, ids: tuple[int, ...], used: str, shown: list[int], workers: int
+) -> None:
+    rig.admin()
+    info = {"hostname": "h", "pid": 7, "workers": [], "gpus": ["some GPU"] * gpus}
+    rig.control(NODE, m.Hello("node", "a", 1, info))
+    rig.register(replace(SPEC, device_type=wish, device_ids=ids), workers=workers)
+    (record,) = rig.answer("models.describe", model="noop").body["versions"]
+    assert (record["device_type"], record["device_ids"]) == (used, shown)
+
+
+def test_devices_are_those_of_the_node_that_has_the_workers(rig: Rig) -> None:
+    rig.up()  # on node a, which has no GPU
+    rig.control(b"node-b", m.Hello("node", "b", 1, {"workers": [], "gpus": ["some GPU"]}))
+    (record,) = rig.answer("models.describe", model="noop").body["versions"]
+    assert record["device_type"] == "cpu"
 
 
 def test_a_model_that_is_being_retried_is_healthy_and_not_ready(rig: Rig):

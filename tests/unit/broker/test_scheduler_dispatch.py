@@ -269,3 +269,34 @@ def test_stats_tell_what_happened() -> None:
         "finished_bytes": driver.core.snapshot()["finished_bytes"],
         "workers": {"w1": {"epoch": 1, "held": 1, "draining": False}},
     }
+
+
+def test_nothing_is_prefetched_behind_a_job_that_has_outlasted_its_budget() -> None:
+    driver = Driver(["w1", "w2"], batch_size=1, prefetch=True)
+    ((stuck, _),) = sent(driver.arrive(job(1, timeout_ms=1000)))
+    other = {"w1": "w2", "w2": "w1"}[stuck]
+    driver.arrive(job(2))
+    assert [act[1:3] for act in answers(driver.wait(1.0))] == [(1, 408)]
+    # Both hold one job, but nobody knows when the run of the first one ends.
+    assert sent(driver.arrive(job(3))) == [(other, [3])]
+    assert sent(driver.arrive(job(4))) == []
+    assert sent(driver.outcome(other, 2)) == [(other, [4])]
+    # Once it has answered it is a worker as any other.
+    assert sent(driver.arrive(job(5))) == []
+    assert sent(driver.outcome(stuck, 1)) == [(stuck, [5])]
+    assert sent(driver.arrive(job(6))) == [(stuck, [6])]
+
+
+def test_a_lone_worker_goes_on_after_a_job_that_has_outlasted_its_budget() -> None:
+    driver = Driver(["w1"], batch_size=4, prefetch=True)
+    driver.arrive(job(1, timeout_ms=1000))
+    driver.wait(1.0)
+    assert sent(driver.arrive(*(job(number) for number in range(2, 12)))) == []
+    assert sent(driver.outcome("w1", 1)) == [("w1", [2, 3, 4, 5, 6, 7, 8, 9])]
+
+
+def test_a_job_that_expires_in_an_open_window_does_not_keep_others_out_of_the_batch() -> None:
+    driver = Driver(["w1"], batch_size=4, max_batch_delay_s=5.0)
+    driver.arrive(job(1, timeout_ms=1000))
+    driver.wait(1.0)
+    assert sent(driver.arrive(job(2))) == [("w1", [2])]
