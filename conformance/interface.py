@@ -161,6 +161,8 @@ def _described(value: Any, package: str) -> dict[str, Any] | None:
 
 
 def _constant(value: Any) -> dict[str, Any]:
+    if isinstance(value, str) and os.path.isabs(value):
+        return {"kind": "constant", "value": "a path of the installation"}
     if isinstance(value, _SIMPLE):
         return {"kind": "constant", "value": repr(value)}
     if isinstance(value, re.Pattern):

@@ -19,7 +19,8 @@ from zts.errors import ConfigError, RemoteProtocolError, ZtsError
 from zts.http.fast_bodies import ChunkedBody
 from zts.http.fast_head import BadMessage, HeadProbe, parse_head
 from zts.http.fast_limits import Limits
-from zts.http.parsing import bare_type, form_parts, is_form, query_parameters, segments_of
+from zts.http.forms import form_parts, is_form
+from zts.http.parsing import bare_type, query_parameters, segments_of
 from zts.http.targets import check_names, target_of
 from zts.properties import fill_variables, parse_properties, write_properties
 from zts.wire import messages as m
