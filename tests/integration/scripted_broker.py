@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class ScriptedBroker:
         self.answer_request = answer_request
         self.broker_id = broker_id
         self.messages: list[Message] = []
+        self.pushes: deque[Message] = deque()  # sent to everybody who said HELLO
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._bound = threading.Event()
@@ -64,6 +66,10 @@ class ScriptedBroker:
             self._bound.set()
             known: set[bytes] = set()
             while not self._stop.is_set():
+                while self.pushes:
+                    frames = codec.encode(self.pushes.popleft())
+                    for identity in known:
+                        router.send_multipart([identity, *frames])
                 if not router.poll(10):
                     continue
                 identity, *frames = router.recv_multipart()
