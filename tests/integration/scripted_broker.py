@@ -33,7 +33,7 @@ class ScriptedBroker:
         self.answer_request = answer_request
         self.broker_id = broker_id
         self.messages: list[Message] = []
-        self._to_send: deque[Message] = deque()
+        self.pushes: deque[Message] = deque()  # sent to everybody who said HELLO
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._bound = threading.Event()
@@ -58,7 +58,7 @@ class ScriptedBroker:
 
     def send(self, message: Message) -> None:
         """Send ``message`` to every peer that said HELLO, from this broker's thread."""
-        self._to_send.append(message)
+        self.pushes.append(message)
 
     def jobs(self) -> list[Job]:
         return [job for message in list(self.messages) if isinstance(message, Jobs) for job in message.rows]
@@ -71,8 +71,8 @@ class ScriptedBroker:
             self._bound.set()
             known: set[bytes] = set()
             while not self._stop.is_set():
-                while self._to_send:
-                    frames = codec.encode(self._to_send.popleft())
+                while self.pushes:
+                    frames = codec.encode(self.pushes.popleft())
                     for identity in known:
                         router.send_multipart([identity, *frames])
                 if not router.poll(10):

@@ -14,7 +14,7 @@ from zts.client.jobs import answer_value
 from zts.clock import monotonic
 from zts.errors import BadRequest, BrokerUnavailable, Cancelled, DeadlineExceeded
 from zts.wire.heads import unpack_job_head
-from zts.wire.messages import Cancel, Goodbye, Jobs
+from zts.wire.messages import Beat, Cancel, Goodbye, Jobs
 
 
 @pytest.fixture
@@ -144,3 +144,33 @@ def test_an_answer_that_came_while_the_program_computed_is_no_late_one(address: 
         time.sleep(2.0)
         ((_, result, error),) = client.turn(10)
         assert error is None and result is not None and result.status == 200
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_beats_of_the_broker_neither_end_a_turn_nor_pile_up(
+    address: str, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedBroker(address) as broker, DirectClient(address) as client:
+        client.connect()
+        for _ in range(jobs):
+            client.submit(client.template("m"), b"x")
+        client.turn(0.0)
+        broker.pushes.extend([Beat("broker-1", 0)] * 300)
+        calls: list[int] = []
+        receive = client._connection.receive
+
+        def counted(limit: int) -> Any:
+            found = receive(limit)
+            calls.append(len(found))
+            return found
+
+        monkeypatch.setattr(client._connection, "receive", counted)
+        until = monotonic() + 10
+        while sum(calls) < 300 and monotonic() < until:
+            assert client.turn(0.5) == []
+        assert sum(calls) >= 300
+        del calls[:]
+        began = monotonic()
+        assert client.turn(0.5) == []
+        assert monotonic() - began >= 0.5
+        assert len(calls) < 20  # it slept

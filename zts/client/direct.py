@@ -179,7 +179,7 @@ class DirectClient:
                 end = until if due is None or due > until else due
                 connection.wait(None if end == inf else end - now)
             # A lone job has one answer, so there is no need to ask for a second message.
-            limit = min(len(core), _MESSAGES_PER_TURN) if core.is_welcomed else _MESSAGES_PER_TURN
+            limit = min(len(core) or _MESSAGES_PER_TURN, _MESSAGES_PER_TURN) if core.is_welcomed else _MESSAGES_PER_TURN
             received = connection.receive(limit)
             while received and _is_only_beats(received):  # of a long pause between two turns
                 received = connection.receive(limit := _MESSAGES_PER_TURN)
