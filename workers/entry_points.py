@@ -45,7 +45,9 @@ def import_handler(name: HandlerName, model_dir: Path) -> ModuleType:
             that its import met, and the built-ins are not tried.
         BaseException: Whatever the module raises while it is imported.
     """
-    own = _own_file(name.module, model_dir)
+    # "folder/module.py:function" means that one, even if there is another of its name beside the folder.
+    own = _own_file(name.module, model_dir / name.folder) if name.function and name.folder else None
+    own = own or _own_file(name.module, model_dir)
     if own is not None:
         return _import_own(name.module, own)
     try:

@@ -45,12 +45,12 @@ def enter_model(model_dir: str, *, handler_folder: str = "", site_dir: str = "")
 
     Args:
         model_dir: The unpacked archive; absolute.
-        handler_folder: Folder in it that is on the path, too; relative.
+        handler_folder: Folder in it that is on the path, too, in front; relative.
         site_dir: Folder with the packages of its requirements file.
     """
     folders = [model_dir]
     if handler_folder and os.path.isdir(os.path.join(model_dir, handler_folder)):
-        folders.append(os.path.join(model_dir, handler_folder))
+        folders.insert(0, os.path.join(model_dir, handler_folder))
     if site_dir:
         site.addsitedir(site_dir)
     # A folder that is served in place is a link in a folder of its own: modules can be named with its name, too.
@@ -60,7 +60,7 @@ def enter_model(model_dir: str, *, handler_folder: str = "", site_dir: str = "")
     _world.separate(folders)
     known = [path for path in os.environ.get(_PYTHON_PATH, "").split(os.pathsep) if path not in ("", *front)]
     start = [_START_FOLDER] if _world.kept else []
-    listed = [*start, *filter(None, (site_dir,)), *folders[1:], *known, model_dir, *around]
+    listed = [*start, *filter(None, (site_dir,)), *folders[:-1], *known, model_dir, *around]
     os.environ[_PYTHON_PATH] = os.pathsep.join(_with_ts(listed, folders))
     os.environ[_MODEL_PATH] = os.pathsep.join(folders)
     if _world.kept:

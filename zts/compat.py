@@ -2,7 +2,7 @@
 
 ``import zts.compat`` is all there is to do, in a ``conftest.py`` for instance. From then on ``ts.torch_handler…``,
 ``ts.context`` and the other names of TorchServe are those that a worker gives its handler, even where a TorchServe is
-installed.
+installed; also in processes that the tests start.
 
 >>> import zts.compat
 >>> import ts

@@ -71,6 +71,14 @@ def test_the_model_folder_is_cwd_and_first_on_the_path(tmp_path: Path) -> None:
     assert os.getcwd() == str(tmp_path)
 
 
+def test_a_handlers_folder_is_in_front_of_the_models(tmp_path: Path) -> None:
+    inner = "import words\ndef handle(data, context):\n    return data and [words.X]\n"
+    files = {"code/own.py": inner, "code/words.py": "X = 'inner'", "own.py": FUNCTION, "words.py": "X = 'outer'"}
+    service = load(write_archive(tmp_path, files, handler="code/own.py:handle"))
+    assert service.run([job(1, b"outer")])[0].body == b"inner"
+    assert sys.path[:2] == [str(tmp_path / "code"), str(tmp_path)]
+
+
 def test_a_handler_may_have_the_name_of_a_module_of_pythons_own(tmp_path: Path) -> None:
     import queue
 
