@@ -88,7 +88,7 @@ def test_a_stale_pid_file_is_removed(make_server: Callable[..., Server]) -> None
     [
         ((), 1, "--model-store"),
         (("--model-store", "/no/such/folder"), 1, "--model-store directory not found: /no/such/folder"),
-        (("--model-sotre", "x"), 2, "did you mean --model-store?"),
+        (("--model-stroe", "x"), 2, "did you mean --model-store?"),
         (("--model-store", ".", "--ts-config", "nofile"), 1, "--ts-config file not found: nofile"),
         (("--model-store", ".", "--runtime-dir", "/tmp/" + "x" * 120), 1, "at most 107"),
     ],
