@@ -26,8 +26,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES: Final = (".mar", ".model", ".tar.gz", ".tgz")
-# For fetching and unpacking one archive; loading has a limit of its own in the broker.
-_FETCH_S: Final = 720.0
+# Beside the time for loading: for fetching and unpacking one archive.
+_FETCH_MARGIN_S: Final = 600.0
 _ATTEMPTS: Final = 3
 _DESCRIBE_S: Final = 5.0
 
@@ -166,7 +166,8 @@ def _register_all(
         before = len(left)
         control = control_for(settings.endpoints.control)
         try:
-            _register_left(left, control, lambda: control_for(settings.endpoints.control), failed)
+            timeout_s = settings.default_startup_timeout_s + _FETCH_MARGIN_S
+            _register_left(left, control, timeout_s, lambda: control_for(settings.endpoints.control), failed)
         except BrokerUnavailable as exc:
             # It was restarted; what it had accepted is in its journal.
             attempts = attempts - 1 if len(left) == before else _ATTEMPTS
@@ -181,13 +182,13 @@ def _register_all(
 def _register_left(
     left: dict[int, StartupModel],
     control: Control,
+    timeout_s: float,
     another_control: Callable[[], Control],
     failed: Callable[[str], None],
 ) -> None:
     asked = list(left.items())
     requests = [_request_args(model) for _, model in asked]
-    # A time for fetching and unpacking; loading has a limit of its own in the broker.
-    with contextlib.closing(control.request_all("models.register", requests, timeout_s=_FETCH_S)) as answers:
+    with contextlib.closing(control.request_all("models.register", requests, timeout_s=timeout_s)) as answers:
         for index, answer in answers:
             number, model = asked[index]
             del left[number]
