@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from numbers import Real
 from typing import Any, Final, TypeAlias
 
-from zts.errors import BadRequest, error_from_wire
-from zts.wire.frames import INLINE_BODY_BYTES, MAX_NAME_CHARS
+from zts.errors import BadRequest, LocalProtocolError, error_from_wire
+from zts.wire.frames import INLINE_BODY_BYTES, MAX_BODY_BYTES, MAX_HEAD_BYTES, MAX_NAME_CHARS
 from zts.wire.heads import (
     BODY,
     VALUE,
@@ -32,6 +33,10 @@ PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 _PLAIN_BYTES: Final = (BYTES, "", ())
 _MAX_HEADS: Final = 64
 _MAX_TEMPLATES: Final = 256
+# Milliseconds travel as numbers below 2^63.
+_LONGEST_S: Final = 2.0**63 / 1000 - 1
+# Of a head, for the request id, which each job has one of its own of.
+_ID_BYTES: Final = 260
 # Heads of answers that are worth remembering: most models answer with the same few.
 _SHORT_HEAD_BYTES: Final = 64
 # ``Job(…)`` of a named tuple takes twice as long.
@@ -61,17 +66,43 @@ class JobOptions:
     content_type: str | None = None
 
     def __post_init__(self) -> None:
-        if self.priority not in PRIORITIES:
+        if not isinstance(self.priority, str) or self.priority not in PRIORITIES:
             raise BadRequest(f"Priority {self.priority!r} is none of high, normal, low.")
-        if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
-            raise BadRequest(f"timeout_s is {self.timeout_s}; it must be above 0, or None for no limit.")
+        if self.timeout_s is not None and not _is_duration(self.timeout_s):
+            raise BadRequest(f"timeout_s is {self.timeout_s!r}; it must be a number above 0, or None for no limit.")
         if self.version is not None and not isinstance(self.version, str):
             raise BadRequest(f"Version {self.version!r} is no string, such as '1.0'.")
+        if self.content_type is not None and not isinstance(self.content_type, str):
+            raise BadRequest(f"content_type {self.content_type!r} is no string, such as 'text/plain'.")
 
     @property
     def timeout_ms(self) -> int:
         """The budget as it travels: at least 1, and 0 for none."""
         return 0 if self.timeout_s is None else max(1, math.ceil(self.timeout_s * 1000))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, Real) and bool(0 < value < _LONGEST_S)  # type: ignore[operator]  # numbers compare
+
+
+def _pairs_of(headers: Headers) -> list[tuple[str, str]]:
+    """Return headers as name and value, checked: what cannot be sent must not be found out by the sending thread."""
+    try:
+        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers or ())]
+    except (TypeError, ValueError):
+        raise BadRequest("headers are neither a mapping nor pairs of name and value.") from None
+    for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise BadRequest(f"Header {name!r} is {value!r}: names and values are strings.")
+    return pairs
 
 
 class JobTemplate:
@@ -83,7 +114,7 @@ class JobTemplate:
         id_prefix: Request ids are this and the number of the job; an ``x-request-id`` among the headers goes before.
 
     Raises:
-        BadRequest: If a name is too long.
+        BadRequest: If a name or a header cannot be sent.
 
     >>> template = JobTemplate("digits", JobOptions(timeout_s=2.0), "me-")
     >>> template.job(7, b"image")[:5]
@@ -94,14 +125,16 @@ class JobTemplate:
 
     def __init__(self, model: str, options: JobOptions, id_prefix: str) -> None:
         version = options.version or ""
-        if not isinstance(model, str) or not model or max(len(model), len(version)) > MAX_NAME_CHARS:
-            raise BadRequest(f"{str(model)[:80]!r} cannot be the name of a model.")
-        headers = options.headers or ()
+        for what, name in (("model", model), ("version", version)):
+            if not isinstance(name, str) or len(name) > MAX_NAME_CHARS or not (name or what == "version"):
+                raise BadRequest(f"{str(name)[:80]!r} cannot be the name of a {what}.")
+            if not _is_text(name):
+                raise BadRequest(f"{name[:80]!r} cannot be the name of a {what}: it holds lone surrogates.")
         self.model = model
         self.timeout_s = options.timeout_s
         self._options = options
         self._names = (model, version, PRIORITIES[options.priority], options.timeout_ms)
-        self._pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+        self._pairs = _pairs_of(options.headers)
         self._id_prefix = id_prefix
         self._request_id = None
         for name, value in self._pairs:
@@ -109,6 +142,8 @@ class JobTemplate:
                 self._request_id = value
         # By encoding, dtype and shape of the value: all but the request id.
         self._heads: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+        if self._pairs or options.content_type:
+            self._head(encode_value(b""))  # whether it can be packed
 
     def job(self, job_id: int, data: object) -> Job:
         """Return the job that carries ``data``.
@@ -123,6 +158,8 @@ class JobTemplate:
             head, body = self._heads.get(_PLAIN_BYTES), data
             if head is None:
                 head = self._head(encode_value(data))
+            elif len(data) > MAX_BODY_BYTES:
+                encode_value(data)  # says so
         else:
             encoded = encode_value(data)
             head, body = self._heads.get(encoded[:3]), encoded.body
@@ -141,7 +178,8 @@ class JobTemplate:
         Raises:
             BadRequest: If an item has no form on the wire.
         """
-        if self._request_id is not None or any(type(item) is not bytes for item in items):
+        is_plain = self._request_id is None and not any(type(item) is not bytes for item in items)
+        if not is_plain or max(map(len, items), default=0) > MAX_BODY_BYTES:  # type: ignore[arg-type]  # they are bytes
             return [self.job(job_id, item) for job_id, item in zip(numbers, items, strict=True)]
         rest = self._heads.get(_PLAIN_BYTES) or self._head(encode_value(b""))
         heads = job_heads_with_ids(rest, self._id_prefix, numbers)
@@ -164,7 +202,13 @@ class JobTemplate:
             raise BadRequest("content_type goes with bytes or str only; typed values say themselves what they are.")
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
-        packed = self._heads[value[:3]] = pack_job_head(head)
+        try:
+            packed = pack_job_head(head)
+        except LocalProtocolError as exc:
+            raise BadRequest(f"A header cannot be sent: {str(exc).removeprefix('cannot be packed: ')}") from None
+        if len(packed) > MAX_HEAD_BYTES - _ID_BYTES:
+            raise BadRequest(f"The headers have {len(packed)} bytes, at most {MAX_HEAD_BYTES - _ID_BYTES} can be sent.")
+        self._heads[value[:3]] = packed
         return packed
 
 
@@ -195,17 +239,20 @@ class Templates:
         Raises:
             BadRequest: If an argument is out of range.
         """
-        if timeout_s == -1:
-            timeout_s = self._timeout_s
-        key = (model, version, timeout_s, priority, content_type)
-        known = None if headers else self._known.get(key)
-        if known is not None:
+        key: tuple[object, ...] = (model, version, timeout_s, priority, content_type)
+        try:
+            known = self._known.get(key)
+        except (TypeError, ValueError):
+            known, key = None, ()  # one of them is no plain value: what is wrong with it is found out below
+        if known is not None and not headers:
             return known
+        if isinstance(timeout_s, (int, float)) and timeout_s == -1:
+            timeout_s = self._timeout_s
         options = JobOptions(
             version=version, timeout_s=timeout_s, priority=priority, headers=headers, content_type=content_type
         )
         template = JobTemplate(model, options, self._id_prefix)
-        if not headers:
+        if not headers and key:
             if len(self._known) >= _MAX_TEMPLATES:
                 self._known.clear()
             self._known[key] = template
