@@ -113,10 +113,18 @@ class AsyncClient:
         ``options`` are ``timeout_s``, ``priority``, ``headers`` and ``content_type`` as of ``predict``.
 
         Raises:
+            BadRequest: As ``predict``; then nothing was sent.
             ZtsError: The error of the first item that has one, after all are done.
         """
         template = self._templates.get(model, version, **options)
-        futures = [self._submit(template, item) for item in items]
+        futures: list[asyncio.Future[Any]] = []
+        try:
+            for item in items:
+                futures.append(self._submit(template, item))
+        except BaseException:
+            for future in futures:  # nothing has left yet
+                future.cancel()
+            raise
         answers = await asyncio.gather(*futures, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):

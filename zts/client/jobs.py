@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from numbers import Real
 from typing import Any, Final, TypeAlias
 
 from zts.errors import BadRequest, RequestTooLarge, error_from_wire
@@ -66,12 +67,14 @@ class JobOptions:
     content_type: str | None = None
 
     def __post_init__(self) -> None:
-        if self.priority not in PRIORITIES:
+        if not isinstance(self.priority, str) or self.priority not in PRIORITIES:
             raise BadRequest(f"Priority {self.priority!r} is none of high, normal, low.")
-        if self.timeout_s is not None and not 0 < self.timeout_s < math.inf:
-            raise BadRequest(f"timeout_s is {self.timeout_s}; it must be above 0, or None for no limit.")
+        if self.timeout_s is not None and not _is_duration(self.timeout_s):
+            raise BadRequest(f"timeout_s is {self.timeout_s!r}; it must be a number above 0, or None for no limit.")
         if self.version is not None and not isinstance(self.version, str):
             raise BadRequest(f"Version {self.version!r} is no string, such as '1.0'.")
+        if self.content_type is not None and not isinstance(self.content_type, str):
+            raise BadRequest(f"content_type {self.content_type!r} is no string, such as 'text/plain'.")
 
     @property
     def timeout_ms(self) -> int:
@@ -79,6 +82,10 @@ class JobOptions:
         if self.timeout_s is None:
             return 0
         return max(1, math.ceil(min(self.timeout_s * 1000, _MAX_TIMEOUT_MS)))
+
+
+def _is_duration(value: object) -> bool:
+    return isinstance(value, Real) and bool(value > 0)  # type: ignore[operator]  # numbers compare
 
 
 class JobTemplate:
@@ -120,6 +127,8 @@ class JobTemplate:
                 self._request_id = value
         # By encoding, dtype and shape of the value: all but the request id.
         self._heads: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+        if self._pairs or options.content_type:
+            self._head(encode_value(b""))  # whether it can be packed
 
     def job(self, job_id: int, data: object) -> Job:
         """Return the job that carries ``data``.
@@ -135,6 +144,8 @@ class JobTemplate:
             head, body = self._heads.get(_PLAIN_BYTES), data
             if head is None:
                 head = self._head(encode_value(data))
+            elif len(data) > MAX_BODY_BYTES:
+                encode_value(data)  # says so
         else:
             encoded = encode_value(data)
             head, body = self._heads.get(encoded[:3]), encoded.body
@@ -156,7 +167,8 @@ class JobTemplate:
             BadRequest: If an item has no form on the wire.
             RequestTooLarge: As ``job``.
         """
-        if self._request_id is not None or any(type(item) is not bytes for item in items):
+        is_plain = self._request_id is None and not any(type(item) is not bytes for item in items)
+        if not is_plain or max(map(len, items), default=0) > MAX_BODY_BYTES:  # type: ignore[arg-type]  # they are bytes
             return [self.job(job_id, item) for job_id, item in zip(numbers, items, strict=True)]
         rest = self._heads.get(_PLAIN_BYTES) or self._head(encode_value(b""))
         if items and max(map(len, items)) > MAX_BODY_BYTES:  # type: ignore[arg-type]  # all are bytes
@@ -248,17 +260,20 @@ class Templates:
         Raises:
             BadRequest: If an argument is out of range.
         """
-        if timeout_s == -1:
-            timeout_s = self._timeout_s
-        key = (model, version, timeout_s, priority, content_type)
-        known = None if headers else self._known.get(key)
-        if known is not None:
+        key: tuple[object, ...] = (model, version, timeout_s, priority, content_type)
+        try:
+            known = self._known.get(key)
+        except (TypeError, ValueError):
+            known, key = None, ()  # one of them is no plain value: what is wrong with it is found out below
+        if known is not None and not headers:
             return known
+        if isinstance(timeout_s, (int, float)) and timeout_s == -1:
+            timeout_s = self._timeout_s
         options = JobOptions(
             version=version, timeout_s=timeout_s, priority=priority, headers=headers, content_type=content_type
         )
         template = JobTemplate(model, options, self._id_prefix)
-        if not headers:
+        if not headers and key:
             if len(self._known) >= _MAX_TEMPLATES:
                 self._known.clear()
             self._known[key] = template

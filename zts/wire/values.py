@@ -76,26 +76,41 @@ def encode_value(value: object) -> EncodedValue:
 
     Raises:
         BadRequest: If the value or a part of it has no form on the wire (object arrays, sets, classes of your own,
-            sparse tensors, integers above 64 bits, lists above ``MAX_MAP_ITEMS`` elements).
+            sparse tensors, masked arrays, integers above 64 bits, lists above ``MAX_MAP_ITEMS`` elements), is larger
+            than ``MAX_BODY_BYTES``, or raises an error when it is looked at.
 
     >>> encode_value("ja").body, encode_value({"a": (1, 2)}).encoding
     (b'ja', 'msgpack')
     """
     kind = type(value)
     if kind is bytes or kind is bytearray:
-        return EncodedValue(BYTES, "", (), value)
+        encoded = EncodedValue(BYTES, "", (), value)
+    else:
+        try:
+            encoded = _encode_other(value)
+        except BadRequest:
+            raise
+        except Exception as exc:  # of a tensor on a device that is not there, of a class of the caller's, …
+            raise BadRequest(f"The value cannot be sent: {_words_of(exc)}") from exc
+    if len(encoded[3]) > MAX_BODY_BYTES:
+        raise BadRequest(f"The value cannot be sent: {len(encoded[3])} bytes, at most {MAX_BODY_BYTES} are allowed.")
+    return encoded
+
+
+def _encode_other(value: object) -> EncodedValue:
     if isinstance(value, str):
         return EncodedValue(TEXT, "", (), _utf8(value))
     if isinstance(value, (bytes, bytearray, memoryview)):
         view = memoryview(value)
         return EncodedValue(BYTES, "", (), view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes())
     array = _encode_array(value)
-    if array is not None:
-        return array
-    try:
-        return EncodedValue(MSGPACK, "", (), pack(_to_plain(value, 0)))
-    except LocalProtocolError as exc:
-        raise BadRequest(f"The value cannot be sent: {exc}") from None
+    return EncodedValue(MSGPACK, "", (), pack(_to_plain(value, 0))) if array is None else array
+
+
+def _words_of(error: Exception) -> str:
+    if isinstance(error, LocalProtocolError):
+        return str(error).removeprefix("cannot be packed: ")
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def decode_value(encoding: str, dtype: str, shape: tuple[int, ...], body: Body) -> object:
@@ -154,7 +169,12 @@ def _encode_array(value: object) -> EncodedValue | None:
 def _encode_ndarray(array: Any, numpy: Any) -> EncodedValue:
     name = array.dtype.name
     if name not in _ITEM_BYTES:
-        raise BadRequest(f"An array of dtype {name} cannot be sent: use numbers or booleans, or lists for text.")
+        shown = str(array.dtype) if array.dtype.fields else name
+        raise BadRequest(f"An array of dtype {shown} cannot be sent: use numbers or booleans, or lists for text.")
+    if isinstance(array, numpy.ma.MaskedArray):
+        if numpy.ma.is_masked(array):
+            raise BadRequest("A masked array cannot be sent: use its filled(), or send its data and its mask.")
+        array = array.data
     little = array.dtype.newbyteorder("<")
     if array.dtype != little:
         array = array.astype(little)
@@ -167,8 +187,16 @@ def _encode_ndarray(array: Any, numpy: Any) -> EncodedValue:
 
 def _encode_tensor(tensor: Any, torch: Any) -> EncodedValue:
     name = str(tensor.dtype).removeprefix("torch.")
+    if tensor.is_quantized:
+        raise BadRequest(f"A quantized tensor ({name}) cannot be sent: use its dequantize(), or its int_repr().")
+    if tensor.is_nested:
+        raise BadRequest("A nested tensor cannot be sent: use a list of its parts, which unbind() gives.")
     if name not in _ITEM_BYTES or tensor.layout != torch.strided:
         raise BadRequest(f"A tensor of type {name}, layout {tensor.layout} cannot be sent: use a dense one of numbers.")
+    if tensor.is_meta:
+        raise BadRequest("A tensor on the device meta cannot be sent: it holds no data.")
+    if tensor._is_zerotensor():
+        tensor = tensor.clone()  # into memory
     shape = tuple(int(size) for size in tensor.shape)
     if 0 in shape:
         return EncodedValue(TENSOR, name, shape, b"")
@@ -240,7 +268,7 @@ def _to_plain(value: Any, depth: int) -> Any:
         if _PLAIN.issuperset(map(type, _bounded(value))):
             return value
         return [_to_plain(item, depth + 1) for item in value]
-    if isinstance(value, (bytearray, memoryview)):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, (str, int, float)):  # subclasses: enums, numpy.float64
         return _scalar(value)
@@ -250,7 +278,7 @@ def _to_plain(value: Any, depth: int) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
         item = value.item()
-        if type(item) in _PLAIN:
+        if type(item) in _PLAIN and item is not None:  # None: a date that is none
             return item
     raise BadRequest(
         f"A value of type {type(value).__name__} cannot be sent: use bytes, str, numbers, lists, dicts, "
