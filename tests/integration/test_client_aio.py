@@ -120,3 +120,35 @@ def test_close_fails_what_is_open(address: str, run: Any) -> None:
 
     with ScriptedBroker(address):
         run(main())
+
+
+def test_a_client_of_another_loop_is_refused_and_not_waited_for(address: str) -> None:
+    with ScriptedBroker(address, echo):
+        client = zts.AsyncClient(address)
+
+        async def ask() -> object:
+            return await client.predict("m", b"x")
+
+        async def ask_from_a_thread() -> None:
+            assert await ask() == b"x"
+            with pytest.raises(BadRequest, match="belongs to another event loop"):
+                await asyncio.to_thread(asyncio.run, ask())
+
+        with asyncio.Runner() as runner:
+            runner.run(ask_from_a_thread())
+            with pytest.raises(BadRequest, match="belongs to another event loop"):
+                asyncio.run(ask())
+            runner.run(client.close())
+
+
+def test_of_many_items_none_is_run_if_one_cannot_travel(address: str) -> None:
+    async def ask() -> None:
+        async with zts.AsyncClient(address, timeout_s=10) as client:
+            assert await client.predict("m", b"x") == b"x"
+            with pytest.raises(BadRequest):
+                await client.predict_many("m", [b"a", b"b", object()])
+            assert await client.predict("m", b"y") == b"y"
+
+    with ScriptedBroker(address, echo) as broker:
+        asyncio.run(ask())
+        assert [job.body for job in broker.jobs()] == [b"x", b"y"]

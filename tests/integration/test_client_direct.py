@@ -132,3 +132,16 @@ def test_client_of_the_parent_is_refused_in_a_forked_child(address: str) -> None
                 os._exit(0)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_items_without_a_tag_each_are_refused_and_leave_nothing_behind(address: str) -> None:
+    with ScriptedBroker(address, echo), DirectClient(address, timeout_s=10) as client:
+        template = client.template("m")
+        with pytest.raises(ValueError, match="shorter"):
+            client.submit_many(template, [b"a", b"b", b"c"], ["x", "y"])
+        assert len(client) == 0
+        client.submit_many(template, [b"d"], ["z"])
+        answers = []
+        while len(client):
+            answers += client.turn(10)
+        assert [(tag, bytes(result.body)) for tag, result, _ in answers] == [("z", b"d")]

@@ -28,7 +28,7 @@ __all__ = ["AsyncClient"]
 
 
 class AsyncClient:
-    """A connection to the broker for one event loop. Not thread-safe; not usable after a fork.
+    """A connection to the broker for one event loop, that of its first call. Not thread-safe; not usable after a fork.
 
     Args:
         address: The broker's client endpoint, ``ipc://…`` or ``tcp://host:port``; None: the default instance's
@@ -109,10 +109,18 @@ class AsyncClient:
         ``options`` are ``timeout_s``, ``priority``, ``headers`` and ``content_type`` as of ``predict``.
 
         Raises:
+            BadRequest: If an item cannot travel or an argument is out of range; then no item is run.
             ZtsError: The error of the first item that has one, after all are done.
         """
         template = self._templates.get(model, version, **options)
-        futures = [self._submit(template, item) for item in items]
+        futures: list[asyncio.Future[Any]] = []
+        try:
+            for item in items:
+                futures.append(self._submit(template, item))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
         answers = await asyncio.gather(*futures, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
@@ -147,6 +155,8 @@ class AsyncClient:
             self._loop.add_reader(socket, self._turn)
             self._loop.add_reader(monitor, self._monitor_turn)
             self._turn_soon()
+        elif self._loop is not asyncio.get_running_loop():
+            raise BadRequest("This zts.AsyncClient belongs to another event loop: make a new one in each loop.")
         return self._loop
 
     def _submit(self, template: JobTemplate, data: object) -> asyncio.Future[Any]:

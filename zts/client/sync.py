@@ -21,7 +21,7 @@ from typing import Any, Self
 from zts.client.addresses import default_endpoints
 from zts.client.io_thread import IoThread, Submitted
 from zts.client.jobs import Headers, JobTemplate, Templates
-from zts.client.waiters import Group, JobFuture, OneAnswer, Waiter
+from zts.client.waiters import Group, JobFuture, OneAnswer, Waiter, may_wait
 from zts.clock import monotonic
 from zts.errors import BadRequest
 
@@ -95,6 +95,7 @@ class Client:
         waiter = OneAnswer()
         entry = self._job(template, data, waiter)
         if not self._loop.run_alone(entry[0], entry[1], waiter):
+            may_wait(self._loop.thread_id)
             self._loop.submit([entry])
         return waiter.wait()
 
@@ -111,13 +112,13 @@ class Client:
         """Send a job and return the future of its answer; the arguments are ``predict``'s.
 
         ``cancel()`` of the future takes the job out of the broker's queue. Callbacks run in the client's background
-        thread and must be short.
+        thread, must be short, and cannot wait for another answer (``BadRequest``); they may ``submit``.
 
         Raises:
             BadRequest: At once, as in ``predict``; all other errors come out of the future.
         """
         template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
-        future = JobFuture(self._cancel_job)
+        future = JobFuture(self._cancel_job, self._loop.thread_id)
         self._loop.submit([self._job(template, data, future)])
         return future
 
@@ -136,7 +137,7 @@ class Client:
         futures: list[JobFuture] = []
         entries: list[Submitted] = []
         for item in items:
-            future = JobFuture(self._cancel_job)
+            future = JobFuture(self._cancel_job, self._loop.thread_id)
             futures.append(future)
             entries.append(self._job(template, item, future))
         self._loop.submit(entries)
@@ -152,6 +153,7 @@ class Client:
         Raises:
             ZtsError: The error of the first item that has one, after all are done.
         """
+        may_wait(self._loop.thread_id)
         template = self._templates.get(model, version, **options)
         group = Group()
         entries = [self._job(template, item, group.slot()) for item in items]
