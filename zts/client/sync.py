@@ -87,6 +87,7 @@ class Client:
 
         Raises:
             BadRequest: If the data cannot travel or an argument is out of range.
+            RequestTooLarge: If the data has more than 2 GiB, or the headers more than 1 MiB.
             BrokerUnavailable: If no broker answers within 2 s.
             DeadlineExceeded: If the budget ran out.
             ZtsError: Whatever else the broker or the model answered (``ModelNotFound``, ``QueueFull``, …).
@@ -115,7 +116,7 @@ class Client:
         thread, must be short, and cannot wait for another answer (``BadRequest``); they may ``submit``.
 
         Raises:
-            BadRequest: At once, as in ``predict``; all other errors come out of the future.
+            BadRequest, RequestTooLarge: At once, as in ``predict``; all other errors come out of the future.
         """
         template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
         future = JobFuture(self._cancel_job, self._loop.thread_id)
