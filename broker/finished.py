@@ -2,7 +2,7 @@
 
 A client whose connection broke while an answer was under way sends its unanswered jobs again (same job ids). A job that
 is done by then must not run twice, so its answer is kept for a while: as long as it is among the last ``max_count``
-answers and the last ``max_bytes`` of answer bodies of this broker process.
+answers and the last ``max_bytes`` of answers of this broker process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class FinishedJobs:
 
     Args:
         max_count: Most answers; 0 remembers nothing.
-        max_bytes: Most bytes of bodies.
+        max_bytes: Most bytes of bodies and heads, about.
     """
 
     __slots__ = ("_groups", "_remembered", "bytes", "count", "max_bytes", "max_count")
@@ -39,7 +39,8 @@ class FinishedJobs:
     def remember(self, client: ClientRecord, rows: list[ResultRow]) -> None:
         """Keep answers that are in ``client.out`` no more; the list must not change afterwards."""
         count = len(rows)
-        size = sum([len(row[3]) for row in rows])
+        # Of the heads one stands for all: those of a model are alike, and this is done for each job.
+        size = sum([len(row[3]) for row in rows]) + count * len(rows[0][2])
         self._groups.append((client, rows, size))
         client.groups.append(rows)
         self.count += count

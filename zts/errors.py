@@ -140,7 +140,7 @@ class DefaultVersionInUse(ClientError):
 
 
 class RequestTooLarge(ClientError):
-    """The body is larger than max_request_size."""
+    """The body is larger than max_request_size, or body or headers than a message can hold."""
 
     http_status = 413
     code = "too_large"

@@ -66,7 +66,7 @@ class Settings:
     job_queue_size: int = 100
     job_queue_bytes: int = 1 << 30
     finished_jobs: int = 32_768  # answers that the broker keeps for clients that send a job again
-    finished_bytes: int = 32 << 20  # most bytes of their bodies
+    finished_bytes: int = 32 << 20  # about the most bytes of them
     default_workers_per_model: int = 0
     default_response_timeout_s: float = 120.0
     default_startup_timeout_s: float = 120.0

@@ -142,3 +142,35 @@ def test_parts_of_a_streamed_answer_come_one_by_one(address: str, run: Any) -> N
         run(main())
         broker.wait_for(lambda messages: isinstance(messages[-1], Goodbye))
         assert [message.job_ids for message in broker.messages if isinstance(message, Cancel)] == [[3]]
+
+
+def test_a_client_of_another_loop_is_refused_and_not_waited_for(address: str) -> None:
+    with ScriptedBroker(address, echo):
+        client = zts.AsyncClient(address)
+
+        async def ask() -> object:
+            return await client.predict("m", b"x")
+
+        async def ask_from_a_thread() -> None:
+            assert await ask() == b"x"
+            with pytest.raises(BadRequest, match="belongs to another event loop"):
+                await asyncio.to_thread(asyncio.run, ask())
+
+        with asyncio.Runner() as runner:
+            runner.run(ask_from_a_thread())
+            with pytest.raises(BadRequest, match="belongs to another event loop"):
+                asyncio.run(ask())
+            runner.run(client.close())
+
+
+def test_of_many_items_none_is_run_if_one_cannot_travel(address: str) -> None:
+    async def ask() -> None:
+        async with zts.AsyncClient(address, timeout_s=10) as client:
+            assert await client.predict("m", b"x") == b"x"
+            with pytest.raises(BadRequest):
+                await client.predict_many("m", [b"a", b"b", object()])
+            assert await client.predict("m", b"y") == b"y"
+
+    with ScriptedBroker(address, echo) as broker:
+        asyncio.run(ask())
+        assert [job.body for job in broker.jobs()] == [b"x", b"y"]

@@ -174,3 +174,16 @@ def test_beats_of_the_broker_neither_end_a_turn_nor_pile_up(
         assert client.turn(0.5) == []
         assert monotonic() - began >= 0.5
         assert len(calls) < 20  # it slept
+
+
+def test_items_without_a_tag_each_are_refused_and_leave_nothing_behind(address: str) -> None:
+    with ScriptedBroker(address, echo), DirectClient(address, timeout_s=10) as client:
+        template = client.template("m")
+        with pytest.raises(ValueError, match="shorter"):
+            client.submit_many(template, [b"a", b"b", b"c"], ["x", "y"])
+        assert len(client) == 0
+        client.submit_many(template, [b"d"], ["z"])
+        answers = []
+        while len(client):
+            answers += client.turn(10)
+        assert [(tag, bytes(result.body)) for tag, result, _ in answers] == [("z", b"d")]

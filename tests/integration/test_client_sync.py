@@ -10,6 +10,7 @@ import pytest
 
 import zts
 from tests.integration.scripted_broker import ScriptedBroker, echo, refuse
+from zts.client.direct import DirectClient
 from zts.errors import BadRequest, BrokerUnavailable, Cancelled, DeadlineExceeded, ModelNotFound, ServerError
 from zts.wire.heads import ResultHead, pack_result_head, unpack_job_head
 from zts.wire.messages import Cancel, Goodbye, Hello, Job, Jobs, Result
@@ -272,3 +273,59 @@ def test_a_stream_ends_with_its_deadline_and_with_its_client(address: str) -> No
         assert [next(open_one), next(open_one)] == ["one ", "two "]
     with pytest.raises(Cancelled):
         next(open_one)
+
+
+def test_a_budget_of_years_is_as_good_as_any(address: str) -> None:
+    years = 40 * 365 * 86_400.0
+    with ScriptedBroker(address, echo) as broker:
+        with zts.Client(address, timeout_s=years) as client:
+            futures = client.submit_many("m", [b"a"] * 20)
+            assert [future.result(10) for future in futures] == [b"a"] * 20
+            assert client.predict("m", b"b", timeout_s=1e300) == b"b"
+        with DirectClient(address, timeout_s=years) as direct:
+            direct.connect()
+            direct.submit(direct.template("m"), b"a", "tag")
+            while len(direct):
+                for tag, result, error in direct.turn(None):
+                    assert (tag, result is not None, error) == ("tag", True, None)
+        assert max(job.timeout_ms for job in broker.jobs()) == 2**50
+
+
+@pytest.mark.parametrize("wait", ["predict", "predict_many", "result", "exception"])
+def test_a_callback_that_would_wait_for_the_thread_it_runs_in_gets_an_error(address: str, wait: str) -> None:
+    waits = {
+        "predict": lambda client: client.predict("m", b"b"),
+        "predict_many": lambda client: client.predict_many("m", [b"b"]),
+        "result": lambda client: client.submit("m", b"b").result(),
+        "exception": lambda client: client.submit("m", b"b").exception(),
+    }
+    caught: list[BaseException] = []
+    called = threading.Event()
+
+    def callback(_: object) -> None:
+        try:
+            waits[wait](client)
+        except BadRequest as error:
+            caught.append(error)
+        called.set()
+
+    with ScriptedBroker(address, echo), zts.Client(address, timeout_s=None) as client:
+        client.submit("m", b"a").add_done_callback(callback)
+        assert called.wait(10)
+        assert "it runs in the thread that brings them" in str(caught[0])
+        assert client.predict("m", b"c") == b"c"
+
+
+def test_a_callback_may_submit_and_ask_futures_that_are_done(address: str) -> None:
+    followed: list[object] = []
+    called = threading.Event()
+
+    def callback(done: concurrent.futures.Future[object]) -> None:
+        followed.append((done.result(), done.exception(), client.submit("m", b"b")))
+        called.set()
+
+    with ScriptedBroker(address, echo), zts.Client(address, timeout_s=10) as client:
+        client.submit("m", b"a").add_done_callback(callback)
+        assert called.wait(10)
+        [(result, error, future)] = followed
+        assert (result, error, future.result(10)) == (b"a", None, b"b")

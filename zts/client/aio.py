@@ -31,7 +31,7 @@ _MESSAGES_PER_TURN: Final = 64
 
 
 class AsyncClient:
-    """A connection to the broker for one event loop. Not thread-safe; not usable after a fork.
+    """A connection to the broker for one event loop, that of its first call. Not thread-safe; not usable after a fork.
 
     Args:
         address: The broker's client endpoint, ``ipc://…`` or ``tcp://host:port``; None: the default instance's
@@ -113,7 +113,7 @@ class AsyncClient:
         ``options`` are ``timeout_s``, ``priority``, ``headers`` and ``content_type`` as of ``predict``.
 
         Raises:
-            BadRequest: As ``predict``; then nothing was sent.
+            BadRequest: If an item cannot travel or an argument is out of range; then no item is run.
             ZtsError: The error of the first item that has one, after all are done.
         """
         template = self._templates.get(model, version, **options)
@@ -189,6 +189,8 @@ class AsyncClient:
             self._loop.add_reader(socket, self._turn)
             self._loop.add_reader(monitor, self._monitor_turn)
             self._turn_soon()
+        elif self._loop is not asyncio.get_running_loop():
+            raise BadRequest("This zts.AsyncClient belongs to another event loop: make a new one in each loop.")
         return self._loop
 
     def _submit(self, template: JobTemplate, data: object) -> asyncio.Future[Any]:

@@ -101,6 +101,7 @@ class ClientCore:
         self._unsent: dict[int, float] = {}  # job id → when it gives up; in that order, as the wait is the same for all
         self._answers: list[Answer] = []
         self.is_all_read = True
+        self._welcome_by = -inf  # a broker took the connection and has until then to say WELCOME
         self._welcomed = False
         self._hello_at: float | None = 0.0
 
@@ -139,14 +140,23 @@ class ClientCore:
             deadline: Of each of them, monotonic seconds or None.
             now: Monotonic seconds.
             waiters: One for each job.
+
+        Raises:
+            ValueError: If there are more or fewer waiters than jobs; then no job is taken over.
         """
         if deadline is None:
             deadline = inf
         elif deadline < self._look_at:
             self._look_at = deadline
         pending = self._pending
-        for job, waiter in zip(jobs, waiters, strict=True):
-            pending[job[0]] = (waiter, job, deadline)
+        try:
+            for job, waiter in zip(jobs, waiters, strict=True):
+                pending[job[0]] = (waiter, job, deadline)
+        except BaseException:
+            # They would never be sent, and so never be answered.
+            for job in jobs:
+                pending.pop(job[0], None)
+            raise
         if self._welcomed:
             self._outbox += jobs
         else:
@@ -164,12 +174,15 @@ class ClientCore:
         """There is a new connection, so the other side does not know us yet."""
         self.lost(now)
         self._hello_at = now
+        # However long ago its jobs came: a loop that stood still meets the broker only now.
+        self._welcome_by = now + self._connect_timeout_s
 
     def lost(self, now: float) -> None:
         """The connection is gone or did not take a message: everything unanswered is sent again after WELCOME."""
         if self._welcomed:
             self._gone_at = now + _BROKER_WAIT_S
         self._welcomed = False
+        self._welcome_by = -inf
         self._outbox = []
         self._cancels = []
         self._hello_at = now + _HELLO_RETRY_S
@@ -241,7 +254,7 @@ class ClientCore:
         if self._hello_at is not None and self._hello_at < due:
             due = self._hello_at
         if self._unsent:
-            due = min(due, next(iter(self._unsent.values())))
+            due = min(due, max(self._welcome_by, next(iter(self._unsent.values()))))
         return None if due == inf else due
 
     def close(self, error: ZtsError) -> list[Answer]:
@@ -317,7 +330,7 @@ class ClientCore:
 
     def _give_up(self, now: float) -> None:
         """Answer the jobs that waited long enough for a broker."""
-        while self._unsent:
+        while self._unsent and self._welcome_by <= now:
             job_id, gives_up_at = next(iter(self._unsent.items()))
             if gives_up_at > now:
                 break

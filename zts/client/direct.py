@@ -136,6 +136,7 @@ class DirectClient:
 
         Raises:
             BadRequest: If an item cannot travel; then none does.
+            ValueError: If there are more or fewer tags than items; then none travels.
         """
         first = self._last_id + 1
         numbers = range(first, first + len(items))

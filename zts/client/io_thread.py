@@ -67,6 +67,11 @@ class IoThread:
         self._thread = threading.Thread(target=self._run, name="zts-client", daemon=True)
         self._thread.start()
 
+    @property
+    def thread_id(self) -> int | None:
+        """Whose callbacks must not wait for an answer: it is this thread that would bring it."""
+        return self._thread.ident
+
     def submit(self, entries: list[Submitted]) -> None:
         """Hand over jobs; their waiters are called in this loop's thread.
 

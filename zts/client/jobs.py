@@ -85,7 +85,7 @@ class JobOptions:
 
 
 def _is_duration(value: object) -> bool:
-    return isinstance(value, Real) and bool(value > 0)  # type: ignore[operator]  # numbers compare
+    return isinstance(value, Real) and bool(0 < value < math.inf)  # type: ignore[operator]  # numbers compare
 
 
 class JobTemplate:

@@ -23,7 +23,7 @@ from zts.client.addresses import default_endpoints
 from zts.client.io_thread import IoThread, Submitted
 from zts.client.jobs import Headers, JobTemplate, Templates
 from zts.client.parts import Parts, PartsWaiter
-from zts.client.waiters import Group, JobFuture, OneAnswer, Waiter
+from zts.client.waiters import Group, JobFuture, OneAnswer, Waiter, may_wait
 from zts.clock import monotonic
 from zts.errors import BadRequest
 
@@ -93,6 +93,7 @@ class Client:
 
         Raises:
             BadRequest: If the data cannot travel or an argument is out of range.
+            RequestTooLarge: If the data has more than 2 GiB, or the headers more than 1 MiB.
             BrokerUnavailable: If no broker answers within 2 s.
             DeadlineExceeded: If the budget ran out.
             ZtsError: Whatever else the broker or the model answered (``ModelNotFound``, ``QueueFull``, …).
@@ -101,6 +102,7 @@ class Client:
         waiter = OneAnswer()
         entry = self._job(template, data, waiter)
         if not self._loop.run_alone(entry[0], entry[1], waiter):
+            may_wait(self._loop.thread_id)
             self._loop.submit([entry])
         return waiter.wait()
 
@@ -117,13 +119,13 @@ class Client:
         """Send a job and return the future of its answer; the arguments are ``predict``'s.
 
         ``cancel()`` of the future takes the job out of the broker's queue. Callbacks run in the client's background
-        thread and must be short.
+        thread, must be short, and cannot wait for another answer (``BadRequest``); they may ``submit``.
 
         Raises:
-            BadRequest: At once, as in ``predict``; all other errors come out of the future.
+            BadRequest, RequestTooLarge: At once, as in ``predict``; all other errors come out of the future.
         """
         template = self._templates.get(model, version, timeout_s, priority, headers, content_type)
-        future = JobFuture(self._cancel_job)
+        future = JobFuture(self._cancel_job, self._loop.thread_id)
         self._loop.submit([self._job(template, data, future)])
         return future
 
@@ -142,7 +144,7 @@ class Client:
         futures: list[JobFuture] = []
         entries: list[Submitted] = []
         for item in items:
-            future = JobFuture(self._cancel_job)
+            future = JobFuture(self._cancel_job, self._loop.thread_id)
             futures.append(future)
             entries.append(self._job(template, item, future))
         self._loop.submit(entries)
@@ -158,6 +160,7 @@ class Client:
         Raises:
             ZtsError: The error of the first item that has one, after all are done.
         """
+        may_wait(self._loop.thread_id)
         template = self._templates.get(model, version, **options)
         group = Group()
         entries = [self._job(template, item, group.slot()) for item in items]

@@ -8,10 +8,10 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, Protocol
 
 from zts.client.jobs import answer_value
-from zts.errors import ServerError, ZtsError
+from zts.errors import BadRequest, ServerError, ZtsError
 from zts.wire.messages import Result
 
-__all__ = ["Group", "JobFuture", "OneAnswer", "Waiter", "settle"]
+__all__ = ["Group", "JobFuture", "OneAnswer", "Waiter", "may_wait", "settle"]
 
 
 class Waiter(Protocol):
@@ -26,13 +26,44 @@ class Waiter(Protocol):
         """Take the error."""
 
 
-class JobFuture(Future[Any]):
-    """A future whose ``cancel`` also takes the job out of the broker's queue."""
+def may_wait(io_thread: int | None) -> None:
+    """Make sure that the calling thread is not the one that brings the answers: it would wait for itself for ever.
 
-    def __init__(self, cancel_job: Callable[[int], None]) -> None:
+    Raises:
+        BadRequest: If it is.
+    """
+    if threading.get_ident() == io_thread:
+        raise BadRequest(
+            "A callback of this client cannot wait for its answers: it runs in the thread that brings them. "
+            "Use submit() and another callback there, or another thread."
+        )
+
+
+class JobFuture(Future[Any]):
+    """A future whose ``cancel`` also takes the job out of the broker's queue.
+
+    Args:
+        cancel_job: Takes it out.
+        io_thread: Where callbacks run, and no waiting may be done.
+    """
+
+    def __init__(self, cancel_job: Callable[[int], None], io_thread: int | None = None) -> None:
         super().__init__()
         self.job_id = 0
         self._cancel_job = cancel_job
+        self._io_thread = io_thread
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the answer or raise its error; wait for it as ``concurrent.futures`` does."""
+        if not self.done():
+            may_wait(self._io_thread)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error or None; wait for it as ``concurrent.futures`` does."""
+        if not self.done():
+            may_wait(self._io_thread)
+        return super().exception(timeout)
 
     def cancel(self) -> bool:
         """Cancel the job unless it is answered already."""

@@ -312,7 +312,8 @@ class ZmqLink(BrokerLink):
 
     def _unread_jobs(self, text: str) -> None:
         """Answer all jobs with an error: which of them were in the message that was dropped cannot be known."""
-        _log.error("%d jobs are answered with an error. %s", len(self._inflight), text)
+        if len(self._inflight):
+            _log.error("%d jobs are answered with an error. %s", len(self._inflight), text)
         self._queue = []
         ids = [job.job_id for job in self._inflight.unanswered(0.0)]  # no deadline is as early as that
         self._fail(ids, text, ServerError)

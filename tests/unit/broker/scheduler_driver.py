@@ -162,5 +162,6 @@ def check_invariants(core: Scheduler) -> None:
     kept = [rows for _, rows, _ in finished._groups]
     assert all(any(rows is one for one in kept) for rows in groups)
     assert finished.count == sum(len(rows) for rows in kept)
-    assert finished.bytes == sum(len(row[3]) for rows in kept for row in rows)
+    heads = sum(len(rows) * len(rows[0][2]) for rows in kept)
+    assert finished.bytes == heads + sum(len(row[3]) for rows in kept for row in rows)
     assert all(job_id <= client.newest_id for client in core._book._clients.values() for job_id in client.jobs)

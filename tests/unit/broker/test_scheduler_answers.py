@@ -299,3 +299,14 @@ def test_change_or_worker_of_an_unknown_model_is_counted() -> None:
     assert driver.feed(e.ModelChanged(spec)) == [e.Count("unknown_model")]
     assert driver.feed(e.WorkerReady("w1", 1, "zzz", "1.0", 1)) == [e.Count("worker_of_unknown_model")]
     assert driver.feed(e.WorkerReady("w1", 1, "m", "", 1)) == [e.Count("worker_of_unknown_model")]
+
+
+def test_heads_of_kept_answers_count_as_their_bodies_do() -> None:
+    driver = Driver(["w1"], batch_size=50, job_queue_size=50, own_settings=settings(finished_bytes=10_000))
+    driver.arrive(*range(1, 41))
+    for first in range(1, 41, 10):
+        rows = [(number, 200, b"h" * 900, b"") for number in range(first, first + 10)]
+        driver.feed(e.OutcomesArrived("w1", 1, 5, 10, rows))
+        driver.feed(e.TickEnded())
+        assert driver.core.snapshot()["finished_bytes"] <= 10_000
+    assert driver.core.snapshot()["finished"] == 10

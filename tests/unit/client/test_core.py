@@ -334,3 +334,34 @@ def test_a_job_without_an_answer_is_late_in_the_end_though_the_program_looked_la
     assert what(core.tick(60.0))[1] == []
     assert core.next_deadline() == 60.25
     assert what(core.tick(60.25))[1] == [("first", DeadlineExceeded)]
+
+
+def test_a_loop_that_stood_still_before_it_met_the_broker_gives_up_nothing() -> None:
+    core = a_core()
+    core.submit(job(1), None, 10.0, "early")
+    core.connected(17.0)  # it was there long ago, but nobody looked
+    assert what(core.tick(17.0)) == ([HELLO], [])
+    core.handle(WELCOME, 17.5)
+    assert what(core.tick(17.5)) == ([Jobs([job(1)])], [])
+
+
+def test_a_broker_that_takes_the_connection_and_says_nothing_is_given_up_all_the_same() -> None:
+    core = a_core()
+    core.submit(job(1), None, 10.0, "early")
+    core.connected(17.0)
+    core.tick(17.0)
+    core.tick(18.9)
+    due = core.next_deadline()
+    assert due is not None and 18.9 < due <= 19.0
+    assert what(core.tick(19.0))[1] == [("early", BrokerUnavailable)]
+    core.submit(job(2), None, 20.0, "later")
+    core.connected(21.0)
+    core.lost(21.5)
+    assert what(core.tick(22.0))[1] == [("later", BrokerUnavailable)]
+
+
+def test_jobs_with_too_few_waiters_are_not_taken_over_at_all() -> None:
+    core = a_core(welcomed_at=0.0)
+    with pytest.raises(ValueError, match="shorter"):
+        core.submit_many([job(1), job(2), job(3)], None, 0.0, ["a", "b"])
+    assert len(core) == 0 and what(core.tick(1.0)) == ([], [])
