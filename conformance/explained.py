@@ -95,6 +95,7 @@ EXPLAINED: Final = (
             "value-cut",
             "head-cut",
             "file-cut",
+            "only-boundary",
             "boundary-not-there",
             "no-multipart-at-all",
             "cr-only",
