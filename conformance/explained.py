@@ -99,6 +99,7 @@ EXPLAINED: Final = (
             "value-cut",
             "head-cut",
             "file-cut",
+            "only-boundary",
             "boundary-not-there",
             "no-multipart-at-all",
             "cr-only",

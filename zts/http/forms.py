@@ -216,9 +216,12 @@ def _pieces(boundary: bytes, body: bytes) -> list[tuple[dict[str, str], bytes]]:
             before = at - 2 if body[at - 2 : at] == b"\r\n" else at - 1
             if 0 <= start < before:
                 pieces.append(_piece(body, start, before))
-            if found["final"] is not None:
+            if found["final"] is None:
+                behind = start = found.start("line_end")
+            elif start >= 0 or found["final"].startswith(b"--"):
                 return pieces
-            behind = start = found.start("line_end")
+            else:
+                start = behind  # the body ends behind its first boundary
         at = body.find(line, behind) + 1 or -1
     if start < 0:
         raise BadRequest("Malformed multipart body: the boundary that the content-type header names is not in it.")
