@@ -10,19 +10,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from zts.broker.events import WorkerDraining, WorkerGone, WorkerReady
-from zts.broker.fleet_events import DropRoute, RouteWorker
+from zts.broker.fleet_events import DropRoute, RouteWorker, SendWorker
 from zts.broker.fleet_failures import NODE_GONE, note_failure
 from zts.broker.fleet_state import FleetState, Version, Worker
 from zts.lifecycle import FINAL, SERVING, IllegalTransition, WorkerEvent, WorkerState, next_state
 from zts.wire.messages import Beat, Hello, StateReport
 
-__all__ = ["LEFT_OVER_S", "Workers"]
+__all__ = ["LEFT_OVER_S", "STANDSTILL_S", "Workers"]
 
 _S = WorkerState
 _E = WorkerEvent
 
 # How long a lost or failed worker that nobody can restart stays in the table, in case it is heard again.
 LEFT_OVER_S: Final = 60.0
+# How long a worker of which, and of whose node, nothing is heard keeps what it runs while its connection stands.
+STANDSTILL_S: Final = 60.0
 _DOWN = frozenset({_S.FAILED, _S.LOST, _S.BROKEN})
 _RUNNING = frozenset({_S.BUSY, _S.DRAINING})
 _BATCH_SENT: Final = (_S.READY, next_state(_S.READY, _E.BATCH_SENT), _E.BATCH_SENT)
@@ -34,8 +36,7 @@ class Workers:
 
     def __init__(self, state: FleetState) -> None:
         self._state = state
-        settings = state.settings
-        self._silence_s = settings.heartbeat_s * settings.heartbeat_misses
+        self._silence_s = state.settings.heartbeat_s * state.settings.heartbeat_misses
 
     # ------------------------------------------------------------ making and ending
 
@@ -202,8 +203,13 @@ class Workers:
             self.hung(worker, f"no beat and no answer for {now - max(worker.heard_at, worker.since):.0f} s", now)
             return
         elif now >= self._silent_at(worker):
-            cause = {"kind": NODE_GONE}  # and may be back, with its process
-            self.move(worker, _E.SILENT, f"no sign of life for {self._silence_s:g} s", now, cause)
+            # It may stand still, with its node. A connection that is closed cannot be sent a BEAT.
+            if worker.data is not None and worker.state in _RUNNING and now < self._silent_at(worker) + STANDSTILL_S:
+                self._state.out.append(SendWorker(worker.data, Beat(self._state.broker_id, 0)))
+                self._state.deadlines.set(("worker", worker_id), now + self._silence_s)
+            else:
+                text = f"no sign of life for {self._silence_s:g} s"
+                self.move(worker, _E.SILENT, text, now, {"kind": NODE_GONE})
             return
         self._arm(worker, now)
 

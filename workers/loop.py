@@ -119,7 +119,9 @@ class ComputeLoop:
                 if frames is None:
                     break
                 try:
-                    todo += core.handle(_data_event(codec.decode(frames)), now)
+                    told = _data_event(codec.decode(frames))
+                    if told is not None:
+                        todo += core.handle(told, now)
                 except RemoteProtocolError as exc:
                     self._count("bad_messages", 1, str(exc))
                 # What slept until now runs a full batch at once; what was busy first hears all that came meanwhile.
@@ -211,7 +213,7 @@ class ComputeLoop:
             say(f"{name}: {self.counters[name]} so far{': ' + text if text else ''}")
 
 
-def _data_event(message: m.Message) -> e.Event:
+def _data_event(message: m.Message) -> e.Event | None:
     if isinstance(message, m.Batch):
         return e.ItemsArrived(message.epoch, message.rows)
     if isinstance(message, m.Welcome):
@@ -222,4 +224,6 @@ def _data_event(message: m.Message) -> e.Event:
         return e.FenceArrived(message.epoch)
     if isinstance(message, m.Refused):
         return e.HelloAsked() if message.code == "say_hello" else e.Refused(message.code, message.message)
+    if isinstance(message, m.Beat):
+        return None  # it shall only show whether the connection stands
     raise RemoteProtocolError(f"{type(message).__name__} is not for a worker's data socket")
