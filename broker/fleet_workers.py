@@ -102,7 +102,7 @@ class Workers:
             note_failure(worker, old, event, detail or {}, state.wall())
         elif new is _S.READY:
             worker.reason = ""
-        self._publish(worker, old, event, reason)
+        state.publish_move(worker, old, event, reason)
         self._tell_scheduler(worker, new, reason)
         state.changed(worker.version)
         if new in FINAL:
@@ -122,23 +122,7 @@ class Workers:
         worker.state = new
         worker.since = now
         if self._state.subscribers:
-            self._publish(worker, old, event, "")
-
-    def _publish(self, worker: Worker, old: WorkerState, event: WorkerEvent, reason: str) -> None:
-        spec = worker.version.spec
-        self._state.publish(
-            "worker",
-            {
-                "worker_id": worker.worker_id,
-                "model": spec.name,
-                "version": spec.version,
-                "from": old.value,
-                "to": worker.state.value,
-                "event": event.value,
-                "reason": reason,
-                "epoch": worker.epoch,
-            },
-        )
+            self._state.publish_move(worker, old, event, "")
 
     def _tell_scheduler(self, worker: Worker, new: WorkerState, reason: str) -> None:
         state = self._state
@@ -162,7 +146,9 @@ class Workers:
         deadlines = self._state.deadlines
         key = ("worker", worker.worker_id)
         startup_s = worker.version.spec.startup_timeout_s
-        if worker.state is _S.STARTING:
+        if worker.is_fetching and worker.node in self._state.nodes:
+            deadlines.drop(key)  # the node's beats tell that it is at it
+        elif worker.state is _S.STARTING:
             deadlines.set(key, worker.since + startup_s + self._silence_s)
         elif worker.state is _S.LOADING:
             deadlines.set(key, min(self._silent_at(worker), worker.since + startup_s))
@@ -258,7 +244,7 @@ class Workers:
         """Take a node's word that a worker's process lives."""
         epoch = _int(word.get("epoch"), -1)
         if worker.epoch == 0 and epoch > 0:
-            worker.epoch = epoch  # its "restart" report was lost on the way
+            worker.epoch, worker.since = epoch, now  # its "restart" report was lost on the way
         if epoch != worker.epoch:
             return
         worker.node_said_at = now
@@ -286,6 +272,8 @@ class Workers:
             self.move(worker, _E.DIED, "another process took its place", now)
         if worker.worker_id not in self._state.workers:
             return False
+        if worker.is_fetching:
+            worker.since = now  # its time to start begins with its process
         worker.epoch = epoch
         if worker.state in _DOWN:
             self.move(worker, _E.RESTART, reason, now)

@@ -197,3 +197,21 @@ def test_a_worker_that_stays_silent_loses_what_it_runs_after_a_minute_or_with_it
     assert rig.states() == {"9000": "lost", "9001": "lost"}
     gone = [event for event in rig.told_ever() if isinstance(event, e.WorkerGone)]
     assert [event.worker_id for event in gone] == ["9001", "9000"]
+
+
+def test_a_node_may_fetch_the_archive_for_long_before_it_starts_a_worker(rig: Rig) -> None:
+    number = rig.register(replace(SPEC, startup_timeout_s=120.0))
+    for _ in range(3600):
+        rig.node_beat()
+        rig.wait(1.0)
+    assert rig.states() == {"9000": "starting"}
+    assert rig.reply(number) is None
+    rig.report("9000", "restart", pid=9)
+    for _ in range(100):
+        rig.node_beat(**{"9000": {"epoch": 1, "pid": 9}})
+        rig.wait(1.0)
+    rig.worker_hello("9000")
+    assert loads_for(rig, 100) == []
+    rig.data_hello("9000")
+    reply = rig.reply(number)
+    assert reply is not None and reply.status == 200
