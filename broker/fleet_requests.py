@@ -326,6 +326,9 @@ class Requests:
         if wait.kind == "unregister":
             error = DeadlineExceeded(f"Timed out while cleaning resources: {entry.spec.name}")
             self._done_badly(wait, error)
+        elif any(worker.is_coming and worker.node in self._state.nodes for worker in entry.workers.values()):
+            # Its node may have had to fetch the archive first. It has a time limit of its own from then on.
+            self._state.deadlines.set(("wait", wait), now + START_SLACK_S)
         elif wait.kind == "scale":
             self._done(wait, 206, _scaled(entry))
         else:

@@ -17,7 +17,7 @@ from zts.broker.fleet_events import FleetAction, Publish, SendControl, SendWorke
 from zts.broker.fleet_order import StartOrder
 from zts.broker.liveness import Deadlines
 from zts.errors import ZtsError
-from zts.lifecycle import WorkerState
+from zts.lifecycle import WorkerEvent, WorkerState
 from zts.registry import ModelSpec
 from zts.settings import Settings
 from zts.wire.messages import Event, Message, Refused, Reply, Request, Welcome
@@ -89,6 +89,16 @@ class Worker:
     control: bytes | None = None
     data: bytes | None = None
     known_to_scheduler: bool = False
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is on its way to be ready."""
+        return self.wanted and self.state in (WorkerState.STARTING, WorkerState.LOADING)
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether its node has not started a process yet, for which it may have to fetch the archive first."""
+        return self.state is WorkerState.STARTING and self.epoch == 0
 
 
 @dataclass(slots=True)
@@ -235,6 +245,23 @@ class FleetState:
     def tell(self, event: SchedulerEvent) -> None:
         """Want the scheduler told."""
         self.out.append(TellScheduler(event))
+
+    def publish_move(self, worker: Worker, old: WorkerState, event: WorkerEvent, reason: str) -> None:
+        """Want a worker's change of state published; ``worker`` has its new one."""
+        spec = worker.version.spec
+        self.publish(
+            "worker",
+            {
+                "worker_id": worker.worker_id,
+                "model": spec.name,
+                "version": spec.version,
+                "from": old.value,
+                "to": worker.state.value,
+                "event": event.value,
+                "reason": reason,
+                "epoch": worker.epoch,
+            },
+        )
 
     def publish(self, kind: str, detail: Mapping[str, Any]) -> None:
         """Want a numbered event published."""

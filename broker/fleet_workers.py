@@ -10,19 +10,21 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from zts.broker.events import WorkerDraining, WorkerGone, WorkerReady
-from zts.broker.fleet_events import DropRoute, RouteWorker
+from zts.broker.fleet_events import DropRoute, RouteWorker, SendWorker
 from zts.broker.fleet_failures import NODE_GONE, note_failure
 from zts.broker.fleet_state import FleetState, Version, Worker
 from zts.lifecycle import FINAL, SERVING, IllegalTransition, WorkerEvent, WorkerState, next_state
 from zts.wire.messages import Beat, Hello, StateReport
 
-__all__ = ["LEFT_OVER_S", "Workers"]
+__all__ = ["LEFT_OVER_S", "STANDSTILL_S", "Workers"]
 
 _S = WorkerState
 _E = WorkerEvent
 
 # How long a lost or failed worker that nobody can restart stays in the table, in case it is heard again.
 LEFT_OVER_S: Final = 60.0
+# How long a worker of which, and of whose node, nothing is heard keeps what it runs while its connection stands.
+STANDSTILL_S: Final = 60.0
 _DOWN = frozenset({_S.FAILED, _S.LOST, _S.BROKEN})
 _RUNNING = frozenset({_S.BUSY, _S.DRAINING})
 _BATCH_SENT: Final = (_S.READY, next_state(_S.READY, _E.BATCH_SENT), _E.BATCH_SENT)
@@ -34,8 +36,7 @@ class Workers:
 
     def __init__(self, state: FleetState) -> None:
         self._state = state
-        settings = state.settings
-        self._silence_s = settings.heartbeat_s * settings.heartbeat_misses
+        self._silence_s = state.settings.heartbeat_s * state.settings.heartbeat_misses
 
     # ------------------------------------------------------------ making and ending
 
@@ -101,7 +102,7 @@ class Workers:
             note_failure(worker, old, event, detail or {}, state.wall())
         elif new is _S.READY:
             worker.reason = ""
-        self._publish(worker, old, event, reason)
+        state.publish_move(worker, old, event, reason)
         self._tell_scheduler(worker, new, reason)
         state.changed(worker.version)
         if new in FINAL:
@@ -121,23 +122,7 @@ class Workers:
         worker.state = new
         worker.since = now
         if self._state.subscribers:
-            self._publish(worker, old, event, "")
-
-    def _publish(self, worker: Worker, old: WorkerState, event: WorkerEvent, reason: str) -> None:
-        spec = worker.version.spec
-        self._state.publish(
-            "worker",
-            {
-                "worker_id": worker.worker_id,
-                "model": spec.name,
-                "version": spec.version,
-                "from": old.value,
-                "to": worker.state.value,
-                "event": event.value,
-                "reason": reason,
-                "epoch": worker.epoch,
-            },
-        )
+            self._state.publish_move(worker, old, event, "")
 
     def _tell_scheduler(self, worker: Worker, new: WorkerState, reason: str) -> None:
         state = self._state
@@ -161,7 +146,9 @@ class Workers:
         deadlines = self._state.deadlines
         key = ("worker", worker.worker_id)
         startup_s = worker.version.spec.startup_timeout_s
-        if worker.state is _S.STARTING:
+        if worker.is_fetching and worker.node in self._state.nodes:
+            deadlines.drop(key)  # the node's beats tell that it is at it
+        elif worker.state is _S.STARTING:
             deadlines.set(key, worker.since + startup_s + self._silence_s)
         elif worker.state is _S.LOADING:
             deadlines.set(key, min(self._silent_at(worker), worker.since + startup_s))
@@ -202,8 +189,13 @@ class Workers:
             self.hung(worker, f"no beat and no answer for {now - max(worker.heard_at, worker.since):.0f} s", now)
             return
         elif now >= self._silent_at(worker):
-            cause = {"kind": NODE_GONE}  # and may be back, with its process
-            self.move(worker, _E.SILENT, f"no sign of life for {self._silence_s:g} s", now, cause)
+            # It may stand still, with its node. A connection that is closed cannot be sent a BEAT.
+            if worker.data is not None and worker.state in _RUNNING and now < self._silent_at(worker) + STANDSTILL_S:
+                self._state.out.append(SendWorker(worker.data, Beat(self._state.broker_id, 0)))
+                self._state.deadlines.set(("worker", worker_id), now + self._silence_s)
+            else:
+                text = f"no sign of life for {self._silence_s:g} s"
+                self.move(worker, _E.SILENT, text, now, {"kind": NODE_GONE})
             return
         self._arm(worker, now)
 
@@ -252,7 +244,7 @@ class Workers:
         """Take a node's word that a worker's process lives."""
         epoch = _int(word.get("epoch"), -1)
         if worker.epoch == 0 and epoch > 0:
-            worker.epoch = epoch  # its "restart" report was lost on the way
+            worker.epoch, worker.since = epoch, now  # its "restart" report was lost on the way
         if epoch != worker.epoch:
             return
         worker.node_said_at = now
@@ -280,6 +272,8 @@ class Workers:
             self.move(worker, _E.DIED, "another process took its place", now)
         if worker.worker_id not in self._state.workers:
             return False
+        if worker.is_fetching:
+            worker.since = now  # its time to start begins with its process
         worker.epoch = epoch
         if worker.state in _DOWN:
             self.move(worker, _E.RESTART, reason, now)

@@ -314,7 +314,10 @@ class BrokerService:
             self._do_fleet(self._fleet.handle(f.ControlLost(connection), now), now)
 
     def _send_worker(self, action: f.SendWorker, now: float) -> None:
-        self.outlet.to_worker(action.connection, encode(action.message))
+        if not self.outlet.to_worker(action.connection, encode(action.message)):
+            owner = self._routes.owner(action.connection)
+            if owner is not None:
+                self._do_fleet(self._fleet.handle(f.DataLost(*owner), now), now)
 
     def _route_worker(self, action: f.RouteWorker, now: float) -> None:
         self._routes.set(action.worker_id, action.epoch, action.connection)

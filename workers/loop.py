@@ -128,7 +128,9 @@ class ComputeLoop:
                 if frames is None:
                     break
                 try:
-                    todo += core.handle(_data_event(codec.decode(frames)), now)
+                    told = _data_event(codec.decode(frames))
+                    if told is not None:
+                        todo += core.handle(told, now)
                 except RemoteProtocolError as exc:
                     # Jobs may have been in it that nobody but a new process will run: the broker counts on this one.
                     todo += core.handle(e.Refused(exc.code, f"its message cannot be read: {exc}"), now)
@@ -224,7 +226,7 @@ class ComputeLoop:
             say(f"{name}: {self.counters[name]} so far{': ' + text if text else ''}")
 
 
-def _data_event(message: m.Message) -> e.Event:
+def _data_event(message: m.Message) -> e.Event | None:
     if isinstance(message, m.Batch):
         return e.ItemsArrived(message.epoch, message.rows)
     if isinstance(message, m.Welcome):
@@ -235,4 +237,6 @@ def _data_event(message: m.Message) -> e.Event:
         return e.FenceArrived(message.epoch)
     if isinstance(message, m.Refused):
         return e.HelloAsked() if message.code == "say_hello" else e.Refused(message.code, message.message)
+    if isinstance(message, m.Beat):
+        return None  # it shall only show whether the connection stands
     raise RemoteProtocolError(f"{type(message).__name__} is not for a worker's data socket")

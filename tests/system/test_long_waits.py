@@ -252,7 +252,7 @@ def test_a_slow_upload_and_a_slow_answer_keep_their_connection(sleeper: Sleeper)
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.parametrize("who", ["broker", "http", "node", "worker", "all"])
+@pytest.mark.parametrize("who", ["broker", "http", "node", "worker", "node and worker", "all"])
 def test_who_stands_still_for_a_while_goes_on_and_each_request_is_run_and_answered_once(
     sleeper: Sleeper, pool: concurrent.futures.ThreadPoolExecutor, who: str
 ) -> None:
@@ -264,7 +264,8 @@ def test_who_stands_still_for_a_while_goes_on_and_each_request_is_run_and_answer
             assert server.process is not None
             victims = server.processes()
         else:
-            victims = [psutil.Process(sleeper.pid())] if who == "worker" else server.role(who)
+            victims = [each for role in ("broker", "http", "node") if role in who for each in server.role(role)]
+            victims += [psutil.Process(sleeper.pid())] if "worker" in who else []
         with stopped(*victims):
             time.sleep(LONG_S / 2)
             meanwhile = [pool.submit(sleeper.ask, "rest-2", 0), client.submit("sleeper", b"0 direct-2")]

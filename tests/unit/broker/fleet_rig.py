@@ -130,6 +130,9 @@ class Rig:
     def told(self) -> list[object]:
         return [action.event for action in self.of(f.TellScheduler)]
 
+    def told_ever(self) -> list[object]:
+        return [action.event for action in self.all if isinstance(action, f.TellScheduler)]
+
     def reply(self, number: int) -> m.Reply | None:
         """Return the reply to a request, whenever it came."""
         for action in self.all:

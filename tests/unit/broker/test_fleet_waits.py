@@ -170,3 +170,48 @@ def test_a_silent_http_server_is_asked_and_its_counts_are_not_lost_or_doubled(ri
     rig.tell(f.ControlLost(http))  # what asking it tells of a connection that is closed
     assert http_counts(rig) == 8
     assert rig.answer("status").body["https"] == []
+
+
+def test_a_worker_keeps_what_it_runs_while_it_stands_still_with_its_node(rig: Rig) -> None:
+    rig.register()
+    rig.ready("9000")
+    rig.tell(e.BatchSent("9000"))
+    for _ in range(3):
+        asked = [a for a in rig.wait(50.0) if isinstance(a, f.SendWorker)]
+        assert [(a.connection, a.message) for a in asked] == [(b"d9000", m.Beat("broker-1", 0))] * 12
+        rig.worker_beat("9000", running_s=60.0)
+        node_is_back(rig)
+    assert rig.states() == {"9000": "busy"}
+    assert not [event for event in rig.told_ever() if isinstance(event, e.WorkerGone)]
+
+
+def test_a_worker_that_stays_silent_loses_what_it_runs_after_a_minute_or_with_its_connection(rig: Rig) -> None:
+    rig.register(workers=2)
+    for worker_id in ("9000", "9001"):
+        rig.ready(worker_id)
+        rig.tell(e.BatchSent(worker_id))
+    rig.wait(10.0)
+    rig.tell(f.DataLost("9001", 1))  # what asking it tells of a connection that is closed
+    assert rig.states() == {"9000": "busy", "9001": "lost"}
+    rig.wait(60.0)
+    assert rig.states() == {"9000": "lost", "9001": "lost"}
+    gone = [event for event in rig.told_ever() if isinstance(event, e.WorkerGone)]
+    assert [event.worker_id for event in gone] == ["9001", "9000"]
+
+
+def test_a_node_may_fetch_the_archive_for_long_before_it_starts_a_worker(rig: Rig) -> None:
+    number = rig.register(replace(SPEC, startup_timeout_s=120.0))
+    for _ in range(3600):
+        rig.node_beat()
+        rig.wait(1.0)
+    assert rig.states() == {"9000": "starting"}
+    assert rig.reply(number) is None
+    rig.report("9000", "restart", pid=9)
+    for _ in range(100):
+        rig.node_beat(**{"9000": {"epoch": 1, "pid": 9}})
+        rig.wait(1.0)
+    rig.worker_hello("9000")
+    assert loads_for(rig, 100) == []
+    rig.data_hello("9000")
+    reply = rig.reply(number)
+    assert reply is not None and reply.status == 200
