@@ -101,6 +101,7 @@ class ClientCore:
         self._unsent: dict[int, float] = {}  # job id → when it gives up; in that order, as the wait is the same for all
         self._answers: list[Answer] = []
         self.is_all_read = True
+        self._has_waited_again = False  # since jobs were looked at last
         self._welcome_by = -inf  # a broker took the connection and has until then to say WELCOME
         self._welcomed = False
         self._hello_at: float | None = 0.0
@@ -212,9 +213,13 @@ class ClientCore:
     def tick(self, now: float) -> Tick:
         """Return what to send, in order, and all answers since the last call."""
         if self._look_at <= now - _GRACE_S and self.is_all_read:
-            if now - self._look_at > _STILL_S:
-                self._look_at = now  # this process did something else: what came meanwhile may take a moment
+            if now - self._look_at > _STILL_S and not self._has_waited_again:
+                # This process did something else: what came meanwhile may take a moment. Once: a loop that always
+                # looks so late must learn it, too.
+                self._has_waited_again = True
+                self._look_at = now
             else:
+                self._has_waited_again = False
                 self._expire(now)
         if self._unsent:
             self._give_up(now)

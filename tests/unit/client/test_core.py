@@ -365,3 +365,10 @@ def test_jobs_with_too_few_waiters_are_not_taken_over_at_all() -> None:
     with pytest.raises(ValueError, match="shorter"):
         core.submit_many([job(1), job(2), job(3)], None, 0.0, ["a", "b"])
     assert len(core) == 0 and what(core.tick(1.0)) == ([], [])
+
+
+def test_a_loop_that_always_looks_late_learns_of_late_jobs_too() -> None:
+    core = a_core(welcomed_at=0.0)
+    core.submit(job(1), 1.0, 0.0, "late")
+    answers = [answer for now in (0.0, 5.0, 10.0, 15.0) for answer in what(core.tick(now))[1]]
+    assert answers == [("late", DeadlineExceeded)]
