@@ -58,11 +58,13 @@ def enter_model(model_dir: str, *, handler_folder: str = "", site_dir: str = "")
     front = [*folders, TS_FOLDER, *filter(None, (site_dir,)), *around]
     sys.path[:] = [*front, *(path for path in sys.path if path not in front)]
     _world.separate(folders)
-    known = [path for path in os.environ.get(_PYTHON_PATH, "").split(os.pathsep) if path not in ("", *front)]
+    ours = ("", *front, _START_FOLDER)  # perhaps of a worker that started this server
+    known = [path for path in os.environ.get(_PYTHON_PATH, "").split(os.pathsep) if path not in ours]
     start = [_START_FOLDER] if _world.kept else []
     listed = [*start, *filter(None, (site_dir,)), *folders[:-1], *known, model_dir, *around]
     os.environ[_PYTHON_PATH] = os.pathsep.join(_with_ts(listed, folders))
     os.environ[_MODEL_PATH] = os.pathsep.join(folders)
+    os.environ.pop(_KEPT, None)
     if _world.kept:
         os.environ[_KEPT] = os.pathsep.join(sorted(_world.kept))
 

@@ -70,6 +70,7 @@ class FakeBroker:
         self.seen_data: list[m.Message] = []
         self.beats: list[m.Beat] = []
         self.welcomes = True
+        self.wait_s = WAIT_S
         self.refuse_with: tuple[str, str] | None = None
 
     def close(self) -> None:
@@ -111,7 +112,7 @@ class FakeBroker:
         self._send(self.data, self.data_id, message)
 
     def wait_for(self, condition: Callable[[], Any], what: str) -> Any:
-        end = time.monotonic() + WAIT_S
+        end = time.monotonic() + self.wait_s
         while time.monotonic() < end:
             self.pump()
             if found := condition():
