@@ -323,6 +323,13 @@ EXPLAINED: Final = (
     Explained(
         "process-python", "body.frozen", "better: the worker's own objects, none of the handler's", "false", "true"
     ),
+    Explained(
+        "process-python",
+        "body.flags.safe_path",
+        "better: an archive's files hide no module that zts needs",
+        "false",
+        "true",
+    ),
     Explained("process-python", "body.ts", "better: nothing of ts is imported before it is asked for", "true", "false"),
     Explained(
         "async-*",

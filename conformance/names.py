@@ -51,7 +51,6 @@ LEFT_OUT: Final = {
     "ts.torch_handler.unit_tests.conftest": _TESTS,
     "ts.torch_handler.unit_tests.test_[!u]*": _TESTS,
     "ts.torch_handler.base_handler.*_AVAILABLE": _HERE,
-    "ts.version.version_path": _HERE,
 }
 
 

@@ -281,7 +281,7 @@ def test_a_budget_of_years_is_as_good_as_any(address: str) -> None:
         with zts.Client(address, timeout_s=years) as client:
             futures = client.submit_many("m", [b"a"] * 20)
             assert [future.result(10) for future in futures] == [b"a"] * 20
-            assert client.predict("m", b"b", timeout_s=1e300) == b"b"
+            assert client.predict("m", b"b", timeout_s=9e15) == b"b"
         with DirectClient(address, timeout_s=years) as direct:
             direct.connect()
             direct.submit(direct.template("m"), b"a", "tag")

@@ -34,6 +34,8 @@ PRIORITIES: Final = {"high": HIGH, "normal": NORMAL, "low": LOW}
 _PLAIN_BYTES: Final = (BYTES, "", ())
 # Longer than anybody waits, and with the clock's time added still an exact number everywhere.
 _MAX_TIMEOUT_MS: Final = 2**50
+# What is above is no time: 300 million years.
+_LONGEST_S: Final = 2.0**63 / 1000 - 1
 # What the request id adds to a packed head, at most: it is made here, or the caller's and packed with the rest.
 _ID_BYTES: Final = 64
 _MAX_HEADS: Final = 64
@@ -85,7 +87,7 @@ class JobOptions:
 
 
 def _is_duration(value: object) -> bool:
-    return isinstance(value, Real) and bool(0 < value < math.inf)  # type: ignore[operator]  # numbers compare
+    return isinstance(value, Real) and bool(0 < value < _LONGEST_S)  # type: ignore[operator]  # numbers compare
 
 
 class JobTemplate:
@@ -108,9 +110,10 @@ class JobTemplate:
 
     def __init__(self, model: str, options: JobOptions, id_prefix: str) -> None:
         version = options.version or ""
-        for name in (model, version):
+        for what, name in (("model", model), ("version", version)):
             if not _is_text(name) or len(name) > MAX_NAME_CHARS:
-                raise BadRequest(f"{str(name)[:80]!r} cannot be the name or version of a model.")
+                why = ": it holds lone surrogates" if isinstance(name, str) and not _is_text(name) else ""
+                raise BadRequest(f"{str(name)[:80]!r} cannot be the name of a {what}{why}.")
         if not model:
             raise BadRequest("The name of a model is missing.")
         if options.content_type is not None and not _is_text(options.content_type):
@@ -214,8 +217,10 @@ def _header_pairs(headers: Headers) -> list[tuple[str, str]]:
     except (TypeError, ValueError):
         raise BadRequest("headers must be a mapping, or pairs, of text.") from None
     for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise BadRequest(f"Header {str(name)[:40]!r}: {str(value)[:40]!r}: names and values must be strings.")
         if not _is_text(name) or not _is_text(value):
-            raise BadRequest(f"Header {str(name)[:40]!r}: {str(value)[:40]!r} must be text, names and values.")
+            raise BadRequest(f"Header {name[:40]!r}: {value[:40]!r} cannot be sent: it holds lone surrogates.")
     if len(pairs) > MAX_MAP_ITEMS:
         raise RequestTooLarge(f"{len(pairs)} headers, at most {MAX_MAP_ITEMS} can be sent.")
     return pairs

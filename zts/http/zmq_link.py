@@ -308,7 +308,8 @@ class ZmqLink(BrokerLink):
             self._control.lost()
             self._say_hello_on_control()
         elif isinstance(message, Refused):
-            self._control.fail_all(ServerError(text)) if (text := unread_text(message)) else self._refused(message)
+            text = unread_text(message)
+            self._control.fail_all(BrokerUnavailable(text)) if text else self._refused(message)
 
     def _unread_jobs(self, text: str) -> None:
         """Answer all jobs with an error: which of them were in the message that was dropped cannot be known."""
