@@ -276,7 +276,22 @@ EXPLAINED: Final = (
         torchserve=r".*z\?rich \? \?\n.*",
         zts=".*z\u00fcrich \u2713 \U0001f600\n.*",
     ),
+    Explained("printed-*", "reason", "better: what handlers print is not for all users of the host", "644", "640"),
     # 8
+    Explained(
+        "process-environment",
+        "body.ZTS_MODEL_PATH",
+        "better: processes that a handler starts learn which folders are the model's",
+        _NEW,
+        '"set"',
+    ),
+    Explained(
+        "process-folders",
+        "body.path",
+        "better: ts is a package on the path, for child processes too",
+        r'\["<model>"\]',
+        r'\["<model>", "[^"]*/ts_compat/path"\]',
+    ),
     Explained("process-environment", "body.*_NUM_THREADS", _THREADS, _NEW, r'"\d+"'),
     Explained("process-environment", "body.OMP_WAIT_POLICY", _THREADS, _NEW, '"PASSIVE"'),
     Explained(

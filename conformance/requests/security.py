@@ -76,7 +76,7 @@ TOKENS = (
         "10.1 key file",
         "key_file.json",
         port="file",
-        mask=(r'(?<="key": ")[\w-]{8}(?=")', r"\d{4}-\d\d-\d\dT[\d:.]+Z"),
+        mask=(r'(?<="key": ")(?:[\w-]{8}|[\w-]{32})(?=")', r"\d{4}-\d\d-\d\dT[\d:.]+Z"),
     ),
 )
 
