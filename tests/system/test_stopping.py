@@ -52,6 +52,12 @@ def tricky(make_server: Callable[..., Server], *flags: str, **environ: str) -> S
     return server
 
 
+def rest_of(connection: socket.socket) -> bytes:
+    """Everything until the server ends."""
+    with connection.makefile("rb") as file:  # an open one would keep the socket
+        return file.read()
+
+
 def stop(server: Server, number: int = signal.SIGTERM) -> list[psutil.Process]:
     """Tell it to stop, and return all its processes."""
     assert server.process is not None
@@ -134,7 +140,7 @@ def test_an_upload_that_had_begun_is_served(make_server: Callable[..., Server]) 
         everybody = stop(server)
         wait_for(lambda: is_stopping(server), "it stops")
         half.sendall(b" more")
-        assert half.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+        assert rest_of(half).startswith(b"HTTP/1.1 200 ")
     assert ended(server, everybody)
 
 
@@ -163,7 +169,7 @@ def test_what_does_not_end_in_time_is_answered_with_the_reason(make_server: Call
         ((_tag, result, _error),) = direct.turn(60)
         with pytest.raises(ServerStopping, match=re.escape(text)):
             answer_value(result)
-        whole = half.makefile("rb").read()
+        whole = rest_of(half)
         assert whole.startswith(b"HTTP/1.1 503 ") and text.encode() in whole
     assert ended(server, everybody)
 
