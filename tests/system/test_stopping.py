@@ -122,6 +122,7 @@ def test_a_running_request_is_finished_and_new_ones_are_told_why_not(make_server
         kept.request("POST", "/predictions/tricky", b"late")
         late = kept.getresponse()
         assert (late.status, late.getheader("connection")) == (503, "close")
+        late.close()  # the connection does not know it any more, as it ends behind this answer
         kept.close()
         assert call(server.url("inference", "/live")).status == 200
         with pytest.raises(ServerStopping, match="takes no new requests"):
@@ -192,6 +193,7 @@ def test_a_stream_that_has_begun_ends_so_that_its_reader_can_tell(
     if kind == "events":
         assert b"event: error" in cut.value.partial
         assert b"The server is stopping" in cut.value.partial
+    answer.close()  # the connection does not know it any more, as it ends behind this answer
     connection.close()
     assert ended(server, everybody)
 
