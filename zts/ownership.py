@@ -78,7 +78,7 @@ def _resolved(path: Path, trusted: set[int], what: str, hint: str) -> Path | Non
     """Return the path without links after checking each part of it but the last; None if a part is missing.
 
     Raises:
-        ConfigError: If a part may be somebody else's work.
+        ConfigError: If a part may be another user's work.
         OSError: If a part cannot be looked at.
     """
     todo = list(reversed(path.parts[1:]))
