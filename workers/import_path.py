@@ -79,7 +79,8 @@ def show_ts() -> None:
 def recall_model(environment: Mapping[str, str] = os.environ) -> None:
     """In a child process of a worker: separate the model's modules from those that zts needs."""
     folders = [folder for folder in environment.get(_MODEL_PATH, "").split(os.pathsep) if folder]
-    if folders:
+    # A worker has done it before: its model's modules may be just being imported.
+    if folders and not _world.is_separate(folders):
         _world.separate(folders)
 
 
@@ -131,7 +132,7 @@ class _World:
     def separate(self, folders: Sequence[str]) -> None:
         """Look what these folders of the model have, and hand the names that occur twice over to the model."""
         sys.modules.update(self._own)
-        self._folders = tuple(os.path.join(place, "") for folder in folders for place in _places(folder))
+        self._folders = _prefixes(folders)
         self._names = frozenset()
         provided: dict[str, str] = {}
         for folder in (*folders, *filter(self._is_models, sys.path)):
@@ -145,6 +146,10 @@ class _World:
         builtins.__import__ = self._import if self._names else _python_import
         if self._names and not any(isinstance(finder, _InstalledFinder) for finder in sys.meta_path):
             sys.meta_path.insert(0, _InstalledFinder(self))
+
+    def is_separate(self, folders: Sequence[str]) -> bool:
+        """Whether ``separate`` was last called with these folders."""
+        return self._folders == _prefixes(folders)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -236,6 +241,11 @@ class _InstalledFinder(MetaPathFinder):
 def _places(path: str) -> tuple[str, str]:
     """Return a path as it is named and as it is found: a model's files may be links into a cache."""
     return os.path.abspath(path), os.path.realpath(path)
+
+
+def _prefixes(folders: Sequence[str]) -> tuple[str, ...]:
+    """Return what the paths of files in ``folders`` begin with."""
+    return tuple(os.path.join(place, "") for folder in folders for place in _places(folder))
 
 
 _world: Final = _World()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def restored_process() -> Iterator[None]:
         os.environ.update(environment)
         for name in set(sys.modules) - modules:
             origin = getattr(sys.modules[name], "__file__", None) or ""
-            if name.split(".")[0] == "ts" or name == "zts.compat" or "/pytest-" in origin:
+            if name.split(".")[0] == "ts" or name == "zts.compat" or origin.startswith(tempfile.gettempdir() + "/"):
                 del sys.modules[name]
 
 

@@ -170,6 +170,13 @@ def test_a_models_files_may_have_the_names_of_what_zts_needs(rig: Rig) -> None:
         assert ask(rig, how, *whose) == {"names": whose, "context": "Context", "ts": "0.12.0"}
 
 
+def test_a_models_file_of_a_known_name_may_be_the_first_that_imports_ts(rig: Rig) -> None:
+    rig.model_dir.mkdir()
+    (rig.model_dir / "msgpack.py").write_text("import ts.context\nWHOSE = 'the model'\n")
+    start(rig, "import msgpack\ndef handle(data, context):\n    return data and [f'\"{msgpack.WHOSE}\"']\n")
+    assert ask(rig, "x") == "the model"
+
+
 @pytest.mark.parametrize("folder", [False, True])
 def test_a_models_own_ts_is_its_own_everywhere(rig: Rig, folder: bool) -> None:
     own = rig.model_dir / ("ts/__init__.py" if folder else "ts.py")

@@ -49,8 +49,8 @@ def handle(data, context):
     theirs = {name: fields[name].strip() for name in ("SigBlk", "SigIgn")}
     return [json.dumps({"own": masks("self"), "child": theirs, "exit": failed})] * len(data)
 """
-# What Python ignores by itself: SIGPIPE (13) and SIGXFSZ (25).
-PYTHONS = {signal.SIGPIPE, signal.SIGXFSZ}
+# What Python ignores by itself, SIGPIPE (13) and SIGXFSZ (25), and what the C library lets nobody change (32 and 33).
+PYTHONS = {signal.SIGPIPE, signal.SIGXFSZ} | set(range(1, 65)) - signal.valid_signals()
 
 
 def worst(command: list[str]) -> list[str]:
