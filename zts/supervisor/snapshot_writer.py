@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zts import __version__
+from zts.regular_file import read_text
 from zts.settings import Settings
 from zts.snapshots import SNAPSHOT_FOLDER, models_of_journal, old_snapshots, snapshot_name, snapshot_text
 
@@ -76,7 +77,7 @@ class SnapshotWriter:
             identity = (info.st_ino, info.st_mtime_ns)
             if identity == self._seen:
                 return False
-            models = models_of_journal(json.loads(self._journal.read_text()), self._settings.model_store)
+            models = models_of_journal(json.loads(read_text(self._journal)), self._settings.model_store)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False  # not there yet; what is written next will be read
         self._seen = identity
@@ -97,8 +98,9 @@ class SnapshotWriter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             fresh = self._folder / f".{name}.tmp"
+            fresh.unlink(missing_ok=True)
             # Keystore passwords are among the properties.
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
                 file.write(text)
             os.replace(fresh, self._folder / name)
             for old in old_snapshots(os.listdir(self._folder)):
