@@ -24,6 +24,7 @@ from typing import Any, Final, TextIO, cast
 
 from zts.clock import wall_time_s
 from zts.errors import ConfigError
+from zts.masking import masked
 from zts.outlet import Outlet
 from zts.regular_file import open_regular, open_to_append
 from zts.settings import Settings
@@ -71,12 +72,12 @@ class TextFormatter(logging.Formatter):
             line = _model_line(stamp, record)
         else:
             level = "WARN" if record.levelname == "WARNING" else record.levelname
-            line = f"{stamp} [{level:5}] {self._role} {record.name} - {visible(record.getMessage())}"
+            line = f"{stamp} [{level:5}] {self._role} {record.name} - {visible(masked(record.getMessage()))}"
             request_id = getattr(record, "request_id", "")
             if request_id:
                 line += f" [{request_id}]"
         if record.exc_info:
-            line += "\n" + visible(self.formatException(record.exc_info), keeps_lines=True)
+            line += "\n" + visible(masked(self.formatException(record.exc_info)), keeps_lines=True)
         return line
 
 
@@ -86,9 +87,10 @@ _second: tuple[int, str] = (0, "")  # the last one that was asked for, and its t
 def _stamp(created: float) -> str:
     global _second
     whole = int(created)
-    if whole != _second[0]:
-        _second = (whole, f"{datetime.fromtimestamp(whole):%Y-%m-%dT%H:%M:%S}")
-    return f"{_second[1]},{int((created - whole) * 1000):03d}"
+    second = _second  # another thread may put another one there
+    if whole != second[0]:
+        _second = second = (whole, f"{datetime.fromtimestamp(whole):%Y-%m-%dT%H:%M:%S}")
+    return f"{second[1]},{int((created - whole) * 1000):03d}"
 
 
 def _stamped(rows: Sequence[tuple[float, str, str]]) -> str:
@@ -124,7 +126,8 @@ class JsonFormatter(logging.Formatter):
         if rows:
             return "\n".join([self._line(record, created, text, request_id) for created, request_id, text in rows])
         message = record.getMessage()
-        texts = message.split("\n") if record.name == _MODEL_LOG else (message,)
+        # What models print is theirs, and stays as it is.
+        texts = message.split("\n") if record.name == _MODEL_LOG else (masked(message),)
         request_id = getattr(record, "request_id", "")
         return "\n".join([self._line(record, record.created, text, request_id) for text in texts])
 
@@ -145,7 +148,7 @@ class JsonFormatter(logging.Formatter):
             if value:
                 out[key] = value
         if record.exc_info:
-            out["traceback"] = self.formatException(record.exc_info)
+            out["traceback"] = masked(self.formatException(record.exc_info))
         text = json.dumps(out, ensure_ascii=False)
         return text if text.isprintable() else UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
