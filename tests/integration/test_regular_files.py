@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from zts import errors
@@ -16,17 +20,21 @@ from zts.archive.manifest import read_manifest
 from zts.archive.model_config import read_config_file
 from zts.archive.unpack import unpack
 from zts.broker.journal import Journal
+from zts.broker.sockets import open_sockets
 from zts.client.tokens import inference_token
 from zts.config import read_settings_file
 from zts.config_files import read_config_file as read_properties
+from zts.http.addresses import bind_all
 from zts.http.tls import server_context
 from zts.http.tokens import KEY_FILE, KeyFile
 from zts.metrics.definition_file import load_definitions
 from zts.regular_file import open_regular, open_to_append, read_regular, read_text
 from zts.settings import Endpoints, Settings
+from zts.supervisor import snapshot_writer
 from zts.supervisor.instance import Instance
 from zts.supervisor.processes import open_console_file
 from zts.supervisor.snapshot_writer import SnapshotWriter
+from zts.workers.brief_command import run_briefly
 
 LONG_S = 60.0
 WHY = "it is a named pipe, not a regular file"
@@ -176,3 +184,61 @@ def test_only_regular_files_and_the_null_device_are_opened(tmp_path: Path) -> No
             open_to_append(fifo, 0o600)
     finally:
         os.close(reader)
+
+
+def test_a_listener_that_accepts_nothing_is_not_pushed_aside(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    callers = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(0)
+        for _ in range(20):  # until its queue is full
+            caller = socket.socket(socket.AF_UNIX)
+            caller.setblocking(False)
+            callers.append(caller)
+            try:
+                caller.connect(str(path))
+            except BlockingIOError:
+                break
+        url = f"unix:{path}"
+        http = replace(settings(tmp_path), inference_address=url, management_address=url, metrics_address=url)
+        refused = outcome(lambda: bind_all(http, 0))
+        assert isinstance(refused, errors.ConfigError)
+        assert "in use" in refused.public_message
+        taken = replace(Endpoints.in_folder(str(tmp_path)), client=f"ipc://{path}")
+        refused = outcome(lambda: open_sockets(taken))
+        assert isinstance(refused, errors.ServerError)
+        assert "in use" in refused.public_message
+        assert path.exists()
+    for caller in callers:
+        caller.close()
+
+
+def test_a_disk_that_hangs_holds_up_neither_start_nor_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(snapshot_writer, "old_snapshots", lambda _names: answers.wait() and [])
+    monkeypatch.setattr(snapshot_writer, "_FIRST_S", 0.01)
+    monkeypatch.setattr(snapshot_writer, "_LAST_S", 0.01)
+    made = replace(settings(tmp_path), log_dir=str(tmp_path / "logs"), config_snapshots=True)
+    writer = SnapshotWriter(made, tmp_path / "journal.json", look_every_s=0.01)
+    outcome(writer.start)
+    outcome(writer.finish)
+    answers.set()
+    until = time.monotonic() + LONG_S
+    while not list((tmp_path / "logs" / "config").glob("*shutdown.cfg")) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert list((tmp_path / "logs" / "config").glob("*shutdown.cfg")), "what could not be written in time is, later"
+
+
+def test_a_command_that_cannot_be_waited_for_is_left_behind(tmp_path: Path) -> None:
+    assert run_briefly(["cat"], LONG_S, text="a").stdout == "a"
+    mark = tmp_path / "pid"
+    # The shell has a child of its own, which would keep the pipes open.
+    script = f"sleep 600 & echo $! > {mark}; wait"
+    found = outcome(lambda: run_briefly(["sh", "-c", script], 1.0))
+    assert isinstance(found, subprocess.TimeoutExpired)
+    child = int(mark.read_text())
+    until = time.monotonic() + LONG_S
+    while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie" and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
