@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zts.regular_file import read_text
+
 __all__ = ["Journal"]
 
 _log = logging.getLogger("zts.broker")
@@ -27,7 +29,7 @@ class Journal:
     def read(self) -> Mapping[str, Any]:
         """Return the last content; empty when there is none. An unreadable file is set aside, with a warning."""
         try:
-            content = json.loads(self.path.read_text())
+            content = json.loads(read_text(self.path))
             if not isinstance(content, dict):
                 raise ValueError("it holds no mapping")
         except FileNotFoundError:
@@ -43,7 +45,9 @@ class Journal:
         """Replace the content; a failure is logged, because serving goes on without a journal."""
         temporary = self.path.with_suffix(".new")
         try:
-            temporary.write_text(json.dumps(content, default=str))
+            temporary.unlink(missing_ok=True)
+            with temporary.open("x") as file:
+                file.write(json.dumps(content, default=str))
             os.replace(temporary, self.path)
         except (OSError, ValueError) as exc:
             _log.error("the journal %s cannot be written: %s", self.path, exc)

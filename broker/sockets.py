@@ -198,6 +198,8 @@ def _free_ipc_path(path: str, name: str) -> None:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
+        except (TimeoutError, BlockingIOError):
+            pass  # somebody listens, and does not accept
         except OSError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -31,6 +31,7 @@ from zts.archive import read_config_file, read_manifest
 from zts.clock import monotonic
 from zts.errors import BadRequest
 from zts.ownership import check_ours
+from zts.regular_file import open_to_append
 from zts.settings import REGISTRATION_LIMIT_S, Settings
 from zts.workers.requirements import add_content, check_wheels_only
 
@@ -183,16 +184,19 @@ def _locked(folder: Path) -> Iterator[None]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     deadline = monotonic() + _BUILD_S
-    with folder.with_suffix(".lock").open("w") as file:
+    lock = open_to_append(folder.with_suffix(".lock"), 0o600)  # for this user only: others could hold it for ever
+    try:
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if monotonic() > deadline:
                     raise BadRequest(f"another process builds {folder} and does not end") from None
                 select.select([], [], [], _LOCK_RETRY_S)
         yield
+    finally:
+        os.close(lock)
 
 
 def _build(plan: _Plan, model: str) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from zts.workers.brief_command import run_briefly
+
 __all__ = ["Figures", "Gpu", "cpu_cores", "find_gpus", "oom_kills"]
 
 _NVIDIA_SMI_TIMEOUT_S: Final = 10.0
@@ -53,7 +55,7 @@ def _by_nvidia_smi() -> list[Gpu]:
     if program is None:
         return []
     try:
-        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=_NVIDIA_SMI_TIMEOUT_S)
+        done = run_briefly([program, "-L"], _NVIDIA_SMI_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return []
     return _parse_nvidia_smi(done.stdout) if done.returncode == 0 else []

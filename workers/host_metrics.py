@@ -20,6 +20,7 @@ from typing import Final
 
 from zts.metrics.definitions import GAUGE
 from zts.metrics.lines import Measurement, parse_line
+from zts.workers.brief_command import run_briefly
 
 __all__ = ["HostMetrics", "built_in_measurements", "command_line", "command_measurements"]
 
@@ -138,7 +139,7 @@ def _gpu_measurements() -> list[Measurement]:
         return []
     asked = [program, _GPU_QUERY, "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=_COMMAND_LIMIT_S)
+        done = run_briefly(asked, _COMMAND_LIMIT_S)
     except (OSError, subprocess.SubprocessError):
         return []
     return parse_gpu_rows(done.stdout)
@@ -196,7 +197,7 @@ def command_measurements(command: str, pids: Iterable[int]) -> tuple[list[Measur
     words = command_line(command)
     line = ",".join(str(pid) for pid in pids) + "\n"
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    done = subprocess.run(words, input=line, capture_output=True, text=True, timeout=_COMMAND_LIMIT_S, env=env)
+    done = run_briefly(words, _COMMAND_LIMIT_S, text=line, environ=env)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [""])[-1]
         raise subprocess.SubprocessError(f"it ended with {done.returncode}: {last[:300]}")

@@ -25,6 +25,7 @@ from zts.archive import unpack
 from zts.archive.clone import can_clone, clone_tree
 from zts.archive.unpack import MAX_TOTAL_BYTES, identity, model_root
 from zts.errors import BadArchive
+from zts.regular_file import open_regular, read_text
 
 __all__ = ["ModelFolders"]
 
@@ -74,7 +75,7 @@ class ModelFolders:
                 self._remove_cached(path.name.removesuffix(_ORIGIN))
 
     def _sweep_agent(self, lock_file: Path) -> None:
-        with contextlib.suppress(OSError), lock_file.open("rb") as file:
+        with contextlib.suppress(OSError), open_regular(lock_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _log.info("removing %s, which an agent that was killed has left", lock_file.with_suffix(""))
             _remove_tree(lock_file.with_suffix(""))
@@ -83,7 +84,7 @@ class ModelFolders:
     @staticmethod
     def _is_outdated(origin: Path) -> bool:
         try:
-            return identity(Path(origin.read_text())) != origin.name.removesuffix(_ORIGIN)
+            return identity(Path(read_text(origin))) != origin.name.removesuffix(_ORIGIN)
         except (OSError, ValueError):
             return True
 

@@ -23,6 +23,7 @@ import zmq
 
 from zts.clock import monotonic, wall_time_s
 from zts.errors import LocalProtocolError, ServerError, ZtsError
+from zts.masking import without_secrets_of
 from zts.settings import Settings
 from zts.signals import STOP_SIGNALS, is_wanted
 from zts.wire import messages as m
@@ -299,10 +300,11 @@ class Node:
 
     def _prepared(self, done: Prepared) -> None:
         ticket, spec, error = done.ticket, done.spec, done.error
+        why = "" if error is None else without_secrets_of(done.url, error.public_message)
         if isinstance(ticket, _Missing):
             if error is not None:
-                _log.warning("model %s: %s", ticket.label, error.public_message)
-                self._feed(ev.PrepareFailed(ticket.files_id, error.public_message))
+                _log.warning("model %s: %s", ticket.label, why)
+                self._feed(ev.PrepareFailed(ticket.files_id, why))
             else:
                 self._feed(ev.ModelPrepared(ticket.files_id, done.model_dir))
             return
@@ -316,7 +318,7 @@ class Node:
             reply = m.Reply(ticket.request_id, 200, {"spec": spec.to_map(), "workers": done.workers})
         else:
             error = error if error is not None else ZtsError("nothing was prepared")
-            body = {"code": error.code, "message": error.public_message, "type": error.type_name}
+            body = {"code": error.code, "message": why or error.public_message, "type": error.type_name}
             reply = m.Reply(ticket.request_id, error.http_status, body)
         self._reply(reply)
 

@@ -36,6 +36,8 @@ from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 __all__ = ["Processes", "exit_reason", "worker_command", "worker_environment"]
 
 _KEPT_LINES: Final = 20
+# A killed process is gone within this time, unless the kernel cannot end it.
+_DEAD_S: Final = 5.0
 _KEPT_CHARACTERS: Final = 1000  # of each
 # One environment string may have 128 KiB (MAX_ARG_STRLEN of the kernel).
 _MAX_OPTIONS_BYTES: Final = 120_000
@@ -270,7 +272,9 @@ class Processes:
         """Kill and reap everything; used when the agent itself ends."""
         for process in list(self._by_id.values()):
             process.signal_group(signal.SIGKILL)
-            process.popen.wait()
+            # One that hangs in a driver does not even die: it is left to the system.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.popen.wait(_DEAD_S)
             self._reap(process)
 
     def living(self) -> dict[str, tuple[int, int]]:

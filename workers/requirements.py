@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from zts.errors import BadRequest
+from zts.regular_file import open_regular
 
 __all__ = ["add_content", "check_wheels_only"]
 
@@ -79,7 +80,7 @@ def _add_file(key: Any, path: Path, model_dir: Path, environ: Mapping[str, str],
 
 def _lines(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines that pip sees: continued ones joined, comments gone, variables filled in."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise BadRequest(f"{path.name} is larger than {_MAX_BYTES} bytes")
@@ -114,7 +115,7 @@ def _existing(word: str, folder: Path, model_dir: Path) -> Iterator[Path]:
         for base in {model_dir, folder}:
             try:
                 path = (base / form).resolve()
-                if path.exists() and path != Path("/"):
+                if (path.is_file() or path.is_dir()) and path != Path("/"):
                     yield path
             except OSError:
                 continue  # too long a name, for one: it means no file
@@ -130,6 +131,6 @@ def _add_tree(key: Any, folder: Path) -> None:
 
 def _add_bytes(key: Any, path: Path) -> None:
     key.update(b"\0file\0")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             key.update(chunk)

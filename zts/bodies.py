@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from zts.errors import ZtsError
+from zts.masking import masked, masked_url
 
 __all__ = [
     "customized_metadata",
@@ -62,7 +63,7 @@ def status_body(text: str) -> bytes:
 
 def error_body(code: int, type_name: str, message: str) -> bytes:
     """Return the body of every error: the HTTP status, TorchServe's type, one line for people."""
-    return json_body({"code": code, "type": type_name, "message": message})
+    return json_body({"code": code, "type": type_name, "message": masked(message)})
 
 
 def error_of(error: ZtsError) -> bytes:
@@ -145,7 +146,7 @@ def list_body(models: Sequence[Mapping[str, Any]], limit: int | None, token: int
     out: dict[str, Any] = {}
     if start + size < len(models):
         out["nextPageToken"] = str(start + size)
-    out["models"] = [{"modelName": row["name"], "modelUrl": row.get("url", "")} for row in page]
+    out["models"] = [{"modelName": row["name"], "modelUrl": masked_url(row.get("url", ""))} for row in page]
     return json_body(out)
 
 
@@ -185,7 +186,7 @@ def _version(record: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "modelName": record["name"],
         "modelVersion": record["version"],
-        "modelUrl": record.get("url", ""),
+        "modelUrl": masked_url(record.get("url", "")),
         "runtime": record.get("runtime", "python"),
         "minWorkers": record.get("min_workers", 0),
         "maxWorkers": record.get("max_workers", 0),

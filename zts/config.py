@@ -21,6 +21,7 @@ from zts.config_sources import Origin, merge, ts_variables, zts_variables
 from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
 from zts.errors import ConfigError
 from zts.ownership import check_ours
+from zts.regular_file import read_text
 from zts.settings import Endpoints, Settings, default_http_processes
 
 __all__ = [
@@ -140,7 +141,7 @@ def read_settings_file(path: str) -> Settings:
         ConfigError: If the file is missing or not of this version.
     """
     try:
-        raw = json.loads(Path(path).read_text())
+        raw = json.loads(read_text(path))
     except OSError as exc:
         raise ConfigError(f"--settings {path}: {exc.strerror}") from None
     except ValueError as exc:

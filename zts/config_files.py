@@ -13,6 +13,7 @@ from zts.config_keys import JAVA, KEYS, LATER, META, nearest_key
 from zts.config_sources import Origin
 from zts.errors import ConfigError
 from zts.properties import fill_variables, parse_properties
+from zts.regular_file import read_text
 from zts.snapshots import SNAPSHOT_FOLDER, newest_snapshot
 
 __all__ = ["ConfigFile", "log_folder", "read_config_file"]
@@ -52,7 +53,7 @@ def read_config_file(args: argparse.Namespace, environ: Mapping[str, str], *, sn
     variable = environ.get("TS_CONFIG_FILE")
     path = variable or getattr(args, "ts_config", None)
     if path is not None:
-        if not Path(path).is_file():
+        if not Path(path).exists():
             raise ConfigError(f"{'TS_CONFIG_FILE' if variable else '--ts-config'} file not found: {path}")
         return _read(path, environ)
     folder = log_folder(args, environ)
@@ -84,7 +85,7 @@ def _read_snapshot(path: str, args: argparse.Namespace, environ: Mapping[str, st
 
 def _read(path: str, environ: Mapping[str, str], source: str = "file") -> ConfigFile:
     try:
-        raw = parse_properties(Path(path).read_text(encoding="utf-8"))
+        raw = parse_properties(read_text(path))
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} cannot be read: {exc}") from None
     values = {

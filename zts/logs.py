@@ -20,9 +20,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TextIO, cast
 
+from zts.clock import wall_time_s
 from zts.errors import ConfigError
+from zts.masking import masked
+from zts.outlet import Outlet
+from zts.regular_file import open_regular, open_to_append
 from zts.settings import Settings
 from zts.visible import UNSAFE, visible
 
@@ -34,6 +38,8 @@ KEPT_FILES: Final = 5
 _FILE_MODE: Final = 0o640
 
 _COMPLAIN_EVERY_S: Final = 60.0
+# Another process that holds the lock rotates the file; if it does not, the next try comes after this time.
+_ROTATE_RETRY_S: Final = 10.0
 _MODEL_LOG: Final = "zts.model"  # its records may hold several lines
 _FILES: Final = {"zts.access": "access_log.log", _MODEL_LOG: "model_log.log"}
 # In METRICS_LOCATION; in these and in the access log a line is the time, a dash and the message.
@@ -66,12 +72,12 @@ class TextFormatter(logging.Formatter):
             line = _model_line(stamp, record)
         else:
             level = "WARN" if record.levelname == "WARNING" else record.levelname
-            line = f"{stamp} [{level:5}] {self._role} {record.name} - {visible(record.getMessage())}"
+            line = f"{stamp} [{level:5}] {self._role} {record.name} - {visible(masked(record.getMessage()))}"
             request_id = getattr(record, "request_id", "")
             if request_id:
                 line += f" [{request_id}]"
         if record.exc_info:
-            line += "\n" + visible(self.formatException(record.exc_info), keeps_lines=True)
+            line += "\n" + visible(masked(self.formatException(record.exc_info)), keeps_lines=True)
         return line
 
 
@@ -81,9 +87,10 @@ _second: tuple[int, str] = (0, "")  # the last one that was asked for, and its t
 def _stamp(created: float) -> str:
     global _second
     whole = int(created)
-    if whole != _second[0]:
-        _second = (whole, f"{datetime.fromtimestamp(whole):%Y-%m-%dT%H:%M:%S}")
-    return f"{_second[1]},{int((created - whole) * 1000):03d}"
+    second = _second  # another thread may put another one there
+    if whole != second[0]:
+        _second = second = (whole, f"{datetime.fromtimestamp(whole):%Y-%m-%dT%H:%M:%S}")
+    return f"{second[1]},{int((created - whole) * 1000):03d}"
 
 
 def _stamped(rows: Sequence[tuple[float, str, str]]) -> str:
@@ -119,7 +126,8 @@ class JsonFormatter(logging.Formatter):
         if rows:
             return "\n".join([self._line(record, created, text, request_id) for created, request_id, text in rows])
         message = record.getMessage()
-        texts = message.split("\n") if record.name == _MODEL_LOG else (message,)
+        # What models print is theirs, and stays as it is.
+        texts = message.split("\n") if record.name == _MODEL_LOG else (masked(message),)
         request_id = getattr(record, "request_id", "")
         return "\n".join([self._line(record, record.created, text, request_id) for text in texts])
 
@@ -140,7 +148,7 @@ class JsonFormatter(logging.Formatter):
             if value:
                 out[key] = value
         if record.exc_info:
-            out["traceback"] = self.formatException(record.exc_info)
+            out["traceback"] = masked(self.formatException(record.exc_info))
         text = json.dumps(out, ensure_ascii=False)
         return text if text.isprintable() else UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -161,12 +169,14 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         self._unchecked_bytes = max_bytes  # look at the real size at the first line
         self._hour = 0
         self._complain_at = 0.0
+        self._rotate_at = 0.0
 
     def _open(self) -> TextIOWrapper:
         """Open the file; a new one is not readable by all users, since requests' URLs stand in it."""
 
         def opener(path: str, flags: int) -> int:
-            return os.open(path, flags, _FILE_MODE)
+            # A pipe or a terminal behind the name must not stop the service: without a reader, lines are lost.
+            return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, _FILE_MODE)
 
         made = open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener)  # noqa: SIM115
         return cast(TextIOWrapper, made)
@@ -174,9 +184,8 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Append the record; rotate before it if the file is of an earlier day, after it if it has grown too large."""
         hour = int(record.created) // 3600
-        if hour != self._hour:
-            self._hour = hour
-            self._rotate_if(self._is_of_earlier_day)
+        if hour != self._hour and record.created >= self._rotate_at:
+            self._hour = hour if self._rotate_if(self._is_of_earlier_day) else 0
         try:
             super().emit(record)
         except OSError as exc:
@@ -184,7 +193,7 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         # A stat each line would cost more than the line; others' lines make the guess late, never wrong for long.
         if self._unchecked_bytes >= self._max_bytes // 50:
             self._unchecked_bytes = 0
-            self._rotate_if(self._is_large)
+            self._rotate_if(self._is_large)  # if another holds the lock: again after the next fiftieth
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, or lines, and count them."""
@@ -208,38 +217,77 @@ class RotatingFileHandler(logging.handlers.WatchedFileHandler):
         if record.created >= self._complain_at:
             self._complain_at = record.created + _COMPLAIN_EVERY_S
             with contextlib.suppress(OSError, ValueError):
-                print(f"zts: log lines are lost: {self.baseFilename}: {error.strerror}", file=sys.stderr, flush=True)
+                text = f"zts: log lines are lost: {self.baseFilename}: {error.strerror}\n"
+                Outlet(sys.stderr.fileno(), 0.0).write(text.encode(errors="backslashreplace"))
 
     def _is_large(self, path: Path) -> bool:
         return path.stat().st_size >= self._max_bytes
 
     def _is_of_earlier_day(self, path: Path) -> bool:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = _DAY.search(file.read(200))
         now = datetime.now(UTC if isinstance(self.formatter, JsonFormatter) else None)
         return found is not None and found[0].decode() < f"{now:%Y-%m-%d}"
 
-    def _rotate_if(self, is_due: Callable[[Path], bool]) -> None:
+    def _rotate_if(self, is_due: Callable[[Path], bool]) -> bool:
+        """Rotate the file if it is due; return False if another process holds the lock, so that it is due later."""
         path = Path(self.baseFilename)
         try:
             if not is_due(path):
-                return
+                return True
             with _locked(path.with_name(path.name + ".lock")):
                 if not is_due(path):
-                    return  # another process was quicker
+                    return True  # another process was quicker
                 for number in range(self._kept - 1, 0, -1):
                     with contextlib.suppress(FileNotFoundError):
                         os.replace(f"{path}.{number}", f"{path}.{number + 1}")
                 os.replace(path, f"{path}.1")
+        except BlockingIOError:
+            self._rotate_at = wall_time_s() + _ROTATE_RETRY_S
+            return False
         except OSError:
-            return  # a log file that cannot be rotated must not stop the service
+            pass  # a log file that cannot be rotated must not stop the service
+        return True
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Hold the lock of a log file, or fail at once: this runs where nobody may wait.
+
+    Only this user can open the lock, or any program could keep the files from being rotated.
+
+    Raises:
+        OSError: BlockingIOError if another process holds it.
+    """
+    descriptor = open_to_append(path, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)  # earlier releases made it readable by all
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    finally:
+        os.close(descriptor)
+
+
+class ConsoleHandler(logging.StreamHandler[TextIO]):
+    """Lines to stderr, never waiting for long for who reads it; see ``zts.outlet``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._outlet: Outlet | None = None
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no descriptor behind it: in tests
+            self._outlet = Outlet(stream.fileno())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record's line or lines."""
+        if self._outlet is None:
+            super().emit(record)
+            return
+        try:
+            self._outlet.write((self.format(record) + self.terminator).encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # the terminal is gone; that must not stop the service
+        except Exception:
+            self.handleError(record)
 
 
 class LimitedLog:
@@ -280,7 +328,7 @@ def setup_logging(settings: Settings, role: str) -> None:
     if settings.log_format not in ("text", "json"):
         raise ConfigError(f"log format {settings.log_format!r} is none of text, json")
     formatter = JsonFormatter(role) if settings.log_format == "json" else TextFormatter(role)
-    stderr = logging.StreamHandler(sys.stderr)
+    stderr = ConsoleHandler(sys.stderr)
     stderr.setFormatter(formatter)
     root = logging.getLogger("zts")
     root.setLevel(level)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from zts.logs import JsonFormatter, RotatingFileHandler, TextFormatter, setup_logging
+from zts.outlet import Outlet
 from zts.settings import Endpoints, Settings
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
@@ -113,3 +119,114 @@ def test_long_lines_count_as_what_they_are_for_the_rotation(tmp_path: Path) -> N
     handler.close()
     assert max(path.stat().st_size for path in tmp_path.glob("x.log*")) < 1_300_000
     assert len(list(tmp_path.glob("x.log.*"))) >= 2
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def test_a_rotation_whose_lock_is_held_neither_waits_nor_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_text("2020-01-01T00:00:00,000 - old\n")
+    lock = tmp_path / "x.log.lock"
+    lock.touch(0o644)
+    lock.chmod(0o644)
+    handler = RotatingFileHandler(path)
+    handler.setFormatter(TextFormatter("r"))
+
+    def log(seconds: float) -> None:
+        record = logging.makeLogRecord({"name": "zts", "msg": "new"})
+        record.created = time.time() + seconds
+        handler.emit(record)
+
+    with lock.open() as held:  # as any local program may have done while the lock was readable by all
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = threading.Thread(target=log, args=(0.0,), daemon=True)
+        done.start()
+        done.join(60)
+        assert not done.is_alive(), "it waits for the lock"
+        assert len(lines_of(path)) == 2
+        assert lock.stat().st_mode & 0o777 == 0o600
+        log(1.0)  # not asked again at each line
+        assert len(lines_of(path)) == 3
+    log(11.0)
+    handler.close()
+    assert len(lines_of(path)) == 1
+    assert len(lines_of(tmp_path / "x.log.1")) == 3
+
+
+def test_a_log_file_that_is_a_pipe_costs_lines_not_the_service(tmp_path: Path, capfd: Any) -> None:
+    path = tmp_path / "x.log"
+    os.mkfifo(path)
+    handler = RotatingFileHandler(path)
+
+    def log(text: str) -> None:
+        done = threading.Thread(target=handler.emit, args=(logging.makeLogRecord({"msg": text}),), daemon=True)
+        done.start()
+        done.join(60)
+        assert not done.is_alive(), "it waits for a reader"
+
+    log("nobody reads")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log("read")
+    assert os.read(reader, 100) == b"read\n"
+    for _ in range(200):
+        log("x" * 1000)  # more than a pipe holds
+    os.read(reader, 1 << 20)
+    log("again")
+    assert os.read(reader, 100).endswith(b"again\n")
+    os.close(reader)
+    handler.close()
+    assert "log lines are lost" in capfd.readouterr().err
+
+
+def test_a_reader_that_stands_still_costs_lines_not_the_service() -> None:
+    reader, writer = os.pipe()
+    outlet = Outlet(writer, patience_s=0.01)
+    assert outlet.write(b"first\n") == 0
+    lost = outlet.write(b"y" * (1 << 20))
+    assert 0 < lost < 1 << 20
+    assert outlet.write(b"more\n") == 5
+    assert os.get_blocking(writer), "others share the descriptor"
+    held = b""
+    os.set_blocking(reader, False)
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(reader, 1 << 16):
+            held += chunk
+    assert held == b"first\n" + b"y" * ((1 << 20) - lost)
+    assert outlet.write(b"last\n") == 0
+    assert (
+        os.read(reader, 1000)
+        == f"\nzts: {lost + 5} bytes of output were lost, because they were not read\nlast\n".encode()
+    )
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        outlet.write(b"x")
+    os.close(writer)
+
+
+def test_what_is_given_may_change_and_files_are_written_whole(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    outlet = Outlet(writer)
+    outlet.write(b"to the pipe\n")
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.write(b"there\n")
+        os.dup2(file.fileno(), writer)
+        outlet.write(b"z" * 100_000)
+    assert (tmp_path / "file").read_bytes() == b"there\n" + b"z" * 100_000
+    assert os.read(reader, 100) == b"to the pipe\n"
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_secrets_of_addresses_and_keys_stand_in_no_line(tmp_path: Path, log_format: str) -> None:
+    setup_logging(settings(tmp_path, log_format), "node")
+    try:
+        raise ValueError("GET https://u:S3cr3tWord@h/x?sig=S3cr3tWord, Authorization: Bearer S3cr3tWord")
+    except ValueError:
+        logging.getLogger("zts.node").exception("fetching %s failed", "https://h/x?token=S3cr3tWord")
+    text = (tmp_path / "logs" / "ts_log.log").read_text()
+    assert "S3cr3tWord" not in text
+    assert "token=***" in text
+    assert "Bearer ***" in text

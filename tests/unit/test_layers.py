@@ -16,6 +16,7 @@ LAYERS = {
     "zts.errors": 0,
     "zts.clock": 0,
     "zts.visible": 0,
+    "zts.masking": 0,
     "zts": 1,
     "zts.backoff": 1,
     "zts.lifecycle": 1,

@@ -9,6 +9,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from zts.regular_file import open_regular
+
 __all__ = ["what_it_is"]
 
 _HEAD_BYTES: Final = 512
@@ -40,7 +42,7 @@ def what_it_is(path: Path) -> str:
     size = path.stat().st_size
     if not size:
         return "it is empty (0 bytes)"
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(_HEAD_BYTES)
     if _PAGE.match(head):
         return "it is a web page (HTML): the address may want a login, or is that of a page about the file"

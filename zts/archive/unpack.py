@@ -22,6 +22,7 @@ from typing import IO, Final
 
 from zts.archive.content import what_it_is
 from zts.errors import BadArchive
+from zts.regular_file import open_regular
 
 __all__ = ["MAX_MEMBERS", "MAX_TOTAL_BYTES", "identity", "is_archive_name", "model_root", "unpack"]
 
@@ -118,6 +119,7 @@ class _Unpacking:
         Raises:
             BadArchive: If anything about the archive is not as it must be.
         """
+        open_regular(self._path).close()  # nobody waits at a named pipe that lies in the store
         try:
             if zipfile.is_zipfile(self._path):
                 self._unzip()

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from zts.config import Resolved, add_server_arguments, resolve
 from zts.config_keys import KEYS
+from zts.masking import masked
 from zts.settings import Settings
 
 __all__ = ["add_arguments", "explained", "explained_text", "run"]
@@ -66,6 +67,8 @@ def _value(settings: Settings, key: str, field: str) -> Any:
     if field.startswith("endpoints."):
         return getattr(settings.endpoints, field.removeprefix("endpoints."))
     value = getattr(settings, field)
+    if key == "load_models":
+        return [masked(entry) for entry in value]
     if key == "disable_token_authorization":
         return not value
     return list(value) if isinstance(value, tuple) else value

@@ -16,6 +16,7 @@ from typing import Final, NoReturn
 
 from zts import __version__
 from zts.errors import ConfigError, ZtsError
+from zts.masking import masked
 from zts.visible import visible
 
 __all__ = ["COMMANDS", "Parser", "main"]
@@ -108,11 +109,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(module.run(parser.parse_strictly(rest, getattr(module, "SHORTENED", ()))))
     except ConfigError as exc:
-        print(f"{shown}: {visible(exc.public_message, keeps_lines=True)}", file=sys.stderr)
+        print(f"{shown}: {visible(masked(exc.public_message), keeps_lines=True)}", file=sys.stderr)
         # TorchServe's launcher exits with 1; our roles' 2 stops their supervisor.
         return 1 if name in ("start", "torchserve") else 2
     except ZtsError as exc:
-        print(f"{shown}: {visible(exc.public_message, keeps_lines=True)}", file=sys.stderr)
+        print(f"{shown}: {visible(masked(exc.public_message), keeps_lines=True)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

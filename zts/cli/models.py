@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from zts.config import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable
+from zts.masking import masked, masked_records
 from zts.settings import REGISTRATION_LIMIT_S
 from zts.visible import visible
 
@@ -69,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
             body = _with_progress(lambda: _ACTIONS[action](args, ask))
     except BrokerUnavailable as exc:
-        print(f"zts models: {exc.public_message}", file=sys.stderr)
+        print(f"zts models: {masked(exc.public_message)}", file=sys.stderr)
         return 3
     if as_json:
-        print(json.dumps(body, indent=2))
+        print(json.dumps(masked_records(body), indent=2))
     else:
-        print(visible(_TEXTS[action](args, body), keeps_lines=True))
+        print(visible(masked(_TEXTS[action](args, body)), keeps_lines=True))
     return 0
 
 

@@ -8,6 +8,7 @@ import os
 from typing import Final
 
 from zts.cli.stop import add_instance_arguments
+from zts.masking import masked_records
 from zts.supervisor.instance import find_instance
 from zts.supervisor.report import collect_status, status_text
 from zts.supervisor.start import connect_control
@@ -27,5 +28,5 @@ def run(args: argparse.Namespace) -> int:
     """Print the status."""
     instance = find_instance(args.runtime_dir, args.ts_config, os.environ)
     status = collect_status(instance, connect_control)
-    print(json.dumps(status, indent=2) if args.json else status_text(status))
+    print(json.dumps(masked_records(status), indent=2) if args.json else status_text(status))
     return 0 if status["running"] else _NOT_RUNNING

@@ -37,6 +37,7 @@ from zts.bench.tuning import (
 from zts.clock import monotonic
 from zts.config import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable, ClientError, ConfigError, ModelNotFound, VersionNotFound, ZtsError
+from zts.masking import masked
 from zts.settings import REGISTRATION_LIMIT_S
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def run(args: argparse.Namespace) -> int:
             )
             trials = _search(space, goal, copy, _loader(args, load))
     except BrokerUnavailable as exc:
-        print(f"zts tune: {exc.public_message}", file=sys.stderr)
+        print(f"zts tune: {masked(exc.public_message)}", file=sys.stderr)
         return 3
     except (ModelNotFound, VersionNotFound) as exc:
-        print(f"zts tune: {exc.public_message}", file=sys.stderr)
+        print(f"zts tune: {masked(exc.public_message)}", file=sys.stderr)
         return 2
     return _print(args, space, goal, trials)
 
@@ -255,7 +256,7 @@ def _body(args: argparse.Namespace) -> bytes:
 
 
 def _say(text: str) -> None:
-    print(f"zts tune: {text}", file=sys.stderr, flush=True)
+    print(f"zts tune: {masked(text)}", file=sys.stderr, flush=True)
 
 
 def _print(args: argparse.Namespace, space: Space, goal: Goal, trials: list[Trial]) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from zts.regular_file import read_regular
+
 __all__ = ["inference_token"]
 
 
@@ -16,7 +18,7 @@ def inference_token(given: str | None, folder: Path) -> str:
     if given:
         return given
     try:
-        key = json.loads((folder / "key_file.json").read_text())["inference"]["key"]
+        key = json.loads(read_regular(folder / "key_file.json"))["inference"]["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return key if isinstance(key, str) else ""

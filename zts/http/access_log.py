@@ -12,6 +12,7 @@ from typing import Final
 
 from zts.clock import monotonic, wall_time_s
 from zts.http.exchange import Exchange
+from zts.masking import masked
 from zts.visible import visible
 
 __all__ = ["MAX_ROWS", "AccessLog", "AccessRow"]
@@ -78,7 +79,7 @@ class AccessLog:
             (
                 offset + at,
                 request_id,
-                f"{said if said.isascii() else visible(said)} {status} {int((at - started_at) * 1000 + 0.5)}",
+                f"{said if _is_plain(said) else visible(masked(said))} {status} {int((at - started_at) * 1000 + 0.5)}",
             )
             for at, request_id, said, status, started_at in rows
         ]
@@ -89,6 +90,11 @@ class AccessLog:
             record.request_id = rows[0][1]
         record.rows = lines
         _logger.handle(record)
+
+
+def _is_plain(said: str) -> bool:
+    """Return whether a request line needs no look at its characters and its parameters; most do not."""
+    return "?" not in said and "%" not in said and "@" not in said and said.isascii()
 
 
 class _Lines:

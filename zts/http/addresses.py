@@ -18,6 +18,8 @@ __all__ = ["BoundAddress", "bind_all", "parse_address"]
 
 _UNIX: Final = "unix:"
 _MAX_UNIX_BYTES: Final = 107
+# Whether a program listens at a Unix socket; one whose queue is full lets callers wait.
+_PROBE_S: Final = 1.0
 _BACKLOG: Final = 1024
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -127,8 +129,11 @@ def _bind(
 def _is_served(path: str) -> bool:
     """Return whether somebody listens on a Unix socket; a left-over file is none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
         try:
             probe.connect(path)
+        except (TimeoutError, BlockingIOError):
+            return True  # somebody listens, and does not accept
         except OSError:
             return False
         return True

@@ -10,17 +10,20 @@ import contextlib
 import os
 import secrets
 import ssl
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from zts.errors import ConfigError
 from zts.http.certificates import from_pkcs12, self_signed
+from zts.regular_file import read_regular
 from zts.settings import Settings
 
 __all__ = ["server_context"]
 
 _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
 _SELF_SIGNED_FILE: Final = "self_signed.pem"
+_MAX_BYTES: Final = 16 << 20
 
 
 def server_context(settings: Settings) -> ssl.SSLContext:
@@ -45,11 +48,23 @@ def _load_files(context: ssl.SSLContext, settings: Settings) -> None:
     if not certificate or not key:
         missing = "certificate_file" if key else "private_key_file"
         raise ConfigError(f"https needs certificate_file and private_key_file; {missing} is not set")
-    for name, path in (("certificate_file", certificate), ("private_key_file", key)):
-        if not os.access(path, os.R_OK):
-            raise ConfigError(f"{name}={path}: there is no such file that can be read")
+    with contextlib.ExitStack() as opened:
+        pair = []
+        for name, path in (("certificate_file", certificate), ("private_key_file", key)):
+            try:
+                data = read_regular(path, _MAX_BYTES)
+            except FileNotFoundError:
+                raise ConfigError(f"{name}={path}: there is no such file that can be read") from None
+            except OSError as exc:
+                raise ConfigError(f"{name}={path} cannot be read: {exc.strerror}") from None
+            pair.append(opened.enter_context(_in_memory(data)))
+        _load_pair(context, settings, pair)
+
+
+def _load_pair(context: ssl.SSLContext, settings: Settings, pair: Sequence[str]) -> None:
+    certificate, key = settings.certificate_file, settings.private_key_file
     try:
-        context.load_cert_chain(certificate, key, password=_no_password)
+        context.load_cert_chain(pair[0], pair[1], password=_no_password)
     except (ssl.SSLError, ValueError, OSError) as exc:
         raise ConfigError(
             f"certificate_file={certificate} and private_key_file={key} cannot be used: {_why(exc)}; "
@@ -69,7 +84,7 @@ def _why(exc: Exception) -> str:
 def _keystore_pem(settings: Settings) -> bytes:
     path = settings.keystore
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path, _MAX_BYTES)
     except OSError as exc:
         raise ConfigError(f"keystore={path} cannot be read: {exc.strerror}") from None
     if data.startswith(_JKS_MAGIC):
@@ -82,13 +97,21 @@ def _keystore_pem(settings: Settings) -> bytes:
 
 
 def _load_pem(context: ssl.SSLContext, pem: bytes, what: str) -> None:
-    # The ssl module reads files only; this one never is on a disk.
-    descriptor = os.memfd_create("zts-tls")
     try:
-        os.write(descriptor, pem)
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}", password=_no_password)
+        with _in_memory(pem) as path:
+            context.load_cert_chain(path, password=_no_password)
     except (ssl.SSLError, OSError) as exc:
         raise ConfigError(f"{what} cannot be used for https: {_why(exc)}") from None
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    """Give ``data`` a path for as long as the block runs: the ssl module reads files only, and opens them itself."""
+    descriptor = os.memfd_create("zts-tls")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(data)
+        yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
 
@@ -97,7 +120,7 @@ def _self_signed_pem(runtime_dir: Path) -> bytes:
     """Return key and certificate that all HTTP processes of the instance share, made by the first."""
     path = runtime_dir / _SELF_SIGNED_FILE
     with contextlib.suppress(OSError):
-        return path.read_bytes()
+        return read_regular(path, _MAX_BYTES)
     pem = self_signed()
     temporary = runtime_dir / f".{_SELF_SIGNED_FILE}.{secrets.token_hex(4)}"
     try:
@@ -108,6 +131,6 @@ def _self_signed_pem(runtime_dir: Path) -> bytes:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)  # unlike a rename it leaves the one of a process that was faster
         temporary.unlink()
-        return path.read_bytes()
+        return read_regular(path, _MAX_BYTES)
     except OSError as exc:
         raise ConfigError(f"{path} cannot be written: {exc.strerror}") from None

@@ -27,6 +27,7 @@ from zts.clock import monotonic, wall_time_s
 from zts.errors import ClientError, ConfigError
 from zts.http.failed_keys import FailedKeys
 from zts.ownership import check_ours, is_our_file
+from zts.regular_file import read_regular
 from zts.settings import Settings
 
 __all__ = [
@@ -59,6 +60,7 @@ _FRESH_S: Final = 0.25
 # Which key file belongs to this instance, in its runtime folder.
 _MARK_FILE: Final = "key_file_of.json"
 _LOCK_FILE: Final = "tokens.lock"
+_MAX_BYTES: Final = 1 << 20
 # A renewal holds the lock for the time that a file takes to be written.
 _LOCK_S: Final = 2.0
 _LOCK_RETRY_S: Final = 0.01
@@ -121,7 +123,7 @@ class KeyFile:
             ConfigError: If there is no such file or it holds something else.
         """
         try:
-            raw = json.loads(self.path.read_text(encoding="utf-8"))
+            raw = json.loads(read_regular(self.path, _MAX_BYTES))
             return {name: _key(raw[name]) for name in (MANAGEMENT, INFERENCE, API)}
         except OSError as exc:
             raise ConfigError(f"the key file {self.path} cannot be read: {exc.strerror}") from None
@@ -266,7 +268,7 @@ def remove_key_file(runtime_dir: Path) -> bool:
     try:
         if not is_our_file(mark):
             return False
-        path = Path(json.loads(mark.read_text(encoding="utf-8"))["path"])
+        path = Path(json.loads(read_regular(mark, _MAX_BYTES))["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     removed = False
@@ -288,7 +290,7 @@ def _create_once(key_file: KeyFile, runtime_dir: Path) -> None:
     mark = runtime_dir / _MARK_FILE
     ours = {"path": str(key_file.path), "instance": started}
     with contextlib.suppress(OSError, ValueError, ConfigError):
-        if json.loads(mark.read_text(encoding="utf-8")) == ours:
+        if json.loads(read_regular(mark, _MAX_BYTES)) == ours:
             key_file.read()
             return
     key_file.create()

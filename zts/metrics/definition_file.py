@@ -9,6 +9,7 @@ import yaml
 
 from zts.errors import ConfigError
 from zts.metrics.definitions import Definitions, parse_definitions
+from zts.regular_file import open_regular
 
 __all__ = ["PACKAGED", "load_definitions"]
 
@@ -25,7 +26,7 @@ def load_definitions(path: str = "") -> Definitions:
     file = Path(path) if path else PACKAGED
     source = f"metrics_config={file}" if path else file.name
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(_MAX_BYTES + 1)
     except OSError as exc:
         raise ConfigError(f"{source}: {exc.strerror}") from None

@@ -10,6 +10,7 @@ import sys
 import tempfile
 
 from zts import __version__
+from zts.masking import masked_url
 from zts.settings import Settings
 from zts.supervisor.startup_models import models_of_start
 
@@ -23,7 +24,7 @@ def banner(settings: Settings, config_file: str = "") -> str:
         settings: Of the instance.
         config_file: What was read; ``""``: nothing.
     """
-    names = [model.name or model.url for model in models_of_start(settings)]
+    names = [model.name or masked_url(model.url) for model in models_of_start(settings)]
     mode = settings.metrics_mode.upper()
     rows = {
         "zts version": __version__,

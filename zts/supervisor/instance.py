@@ -22,6 +22,7 @@ from zts.clock import monotonic
 from zts.config import default_runtime_dir, load_settings
 from zts.errors import ConfigError, Conflict
 from zts.ownership import check_ours, make_private_folder
+from zts.regular_file import open_regular, open_to_append, read_text
 
 __all__ = ["Instance", "find_instance"]
 
@@ -82,9 +83,13 @@ class Instance:
         """Take the lock, clear what a dead predecessor left, and return notes for the user.
 
         Raises:
+            ConfigError: If the lock file is none of ours.
             Conflict: If an instance runs with this folder.
         """
-        fd = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = open_to_append(self.lock_file, 0o600)
+        except OSError as exc:
+            raise ConfigError(f"the lock file {self.lock_file} cannot be used: {exc.strerror}; remove it") from None
         if not _lock(fd, _LOCK_PATIENCE_S):
             os.close(fd)
             raise Conflict(
@@ -118,18 +123,16 @@ class Instance:
     def is_running(self) -> bool:
         """Tell whether a supervisor holds the lock."""
         try:
-            fd = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+            file = open_regular(self.lock_file)
         except OSError:
             return False
-        try:
-            return not _lock(fd, 0.0, fcntl.LOCK_SH)
-        finally:
-            os.close(fd)
+        with file:
+            return not _lock(file.fileno(), 0.0, fcntl.LOCK_SH)
 
     def pid(self) -> int | None:
         """Return the pid in the pid file, or None if there is none."""
         try:
-            return int(self.pid_file.read_text())
+            return int(read_text(self.pid_file))
         except (OSError, ValueError):
             return None
 
@@ -170,7 +173,7 @@ class Instance:
     def read(self, path: Path) -> dict[str, Any]:
         """Return a JSON file of the folder; ``{}`` if it is missing or broken."""
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(read_text(path))
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}

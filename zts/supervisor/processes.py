@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from zts.outlet import Outlet
+from zts.regular_file import open_to_append
 from zts.signals import DRAIN_SIGNAL
 from zts.supervisor.parent import PARENT_VARIABLE
 
@@ -66,13 +68,12 @@ class Console:
         self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._outlet = Outlet(fd)
 
     def write(self, data: bytes) -> None:
-        """Write all of ``data``; what cannot be written is lost, for a closed terminal must not stop the service."""
+        """Write ``data``; what cannot be written is lost: a terminal closed or stopped must not stop the service."""
         with self._lock, contextlib.suppress(OSError):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            self._outlet.write(data)
             if self._path is not None and os.fstat(self._fd).st_size > self._max_bytes:
                 os.replace(self._path, f"{self._path}.1")
                 fresh = open_console_file(self._path)
@@ -82,7 +83,7 @@ class Console:
 
 def open_console_file(path: Path) -> int:
     """Open ``path`` for appending, readable by its owner only, and return the descriptor."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    return open_to_append(path, 0o600)
 
 
 class RoleProcess:

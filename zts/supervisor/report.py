@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from zts.clock import wall_time_s
 from zts.errors import ZtsError
+from zts.masking import masked
 from zts.supervisor.instance import Instance
 from zts.supervisor.startup_models import ControlFor
 from zts.visible import visible
@@ -103,7 +104,7 @@ def status_text(status: Mapping[str, Any]) -> str:
     lines.append("models" if status["models"] else "models: none")
     for model in status["models"]:
         lines += _model_lines(model)
-    return "\n".join(visible(line) for line in lines)
+    return "\n".join(visible(masked(line)) for line in lines)
 
 
 def _model_lines(model: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zts import __version__
+from zts.regular_file import read_text
 from zts.settings import Settings
 from zts.snapshots import SNAPSHOT_FOLDER, models_of_journal, old_snapshots, snapshot_name, snapshot_text
 
@@ -24,6 +25,9 @@ __all__ = ["SnapshotWriter"]
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S: Final = 0.2
+# How long the start and the stop wait for their snapshots.
+_FIRST_S: Final = 2.0
+_LAST_S: Final = 5.0
 
 
 class SnapshotWriter:
@@ -41,6 +45,7 @@ class SnapshotWriter:
         self._look_every_s = look_every_s
         self._is_on = settings.config_snapshots and bool(settings.log_dir)
         self._folder = Path(settings.log_dir) / SNAPSHOT_FOLDER
+        self._begun = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen: tuple[int, int] | None = None
@@ -50,24 +55,29 @@ class SnapshotWriter:
         """Write the start-up snapshot and watch from now on."""
         if not self._is_on:
             return
-        self._look()
-        self._write("startup")
+        # The disk is the log folder's, which may hang; so only this thread touches it.
         self._thread = threading.Thread(target=self._watch, name="snapshots", daemon=True)
         self._thread.start()
+        self._begun.wait(_FIRST_S)
 
     def finish(self) -> None:
         """Write the last snapshot, if the start had one, and end the watch."""
         if self._thread is None:
             return
         self._ended.set()
-        self._thread.join()
-        self._look()
-        self._write("shutdown")
+        self._thread.join(_LAST_S)
+        if self._thread.is_alive():
+            _log.warning("the last snapshot is not written yet: %s does not answer", self._folder)
 
     def _watch(self) -> None:
+        self._look()
+        self._write("startup")
+        self._begun.set()
         while not self._ended.wait(self._look_every_s):
             if self._look():
                 self._write("snapshot")
+        self._look()
+        self._write("shutdown")
 
     def _look(self) -> bool:
         """Read the journal if it was replaced; tell whether the models are others than before."""
@@ -76,7 +86,7 @@ class SnapshotWriter:
             identity = (info.st_ino, info.st_mtime_ns)
             if identity == self._seen:
                 return False
-            models = models_of_journal(json.loads(self._journal.read_text()), self._settings.model_store)
+            models = models_of_journal(json.loads(read_text(self._journal)), self._settings.model_store)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False  # not there yet; what is written next will be read
         self._seen = identity
@@ -97,8 +107,9 @@ class SnapshotWriter:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             fresh = self._folder / f".{name}.tmp"
+            fresh.unlink(missing_ok=True)
             # Keystore passwords are among the properties.
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
                 file.write(text)
             os.replace(fresh, self._folder / name)
             for old in old_snapshots(os.listdir(self._folder)):
