@@ -46,7 +46,8 @@ def _fuzz(name: str, seconds: int) -> bool:
         (corpus / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
     with tempfile.TemporaryDirectory() as crashes:
         code = (
-            "import sys, atheris\n"
+            "import logging, sys, atheris\n"
+            "logging.disable()\n"
             "with atheris.instrument_imports(include=['zts', 'fuzz']):\n"
             "    from fuzz.targets import TARGETS\n"
             f"atheris.Setup(sys.argv, TARGETS[{name!r}])\n"

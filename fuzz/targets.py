@@ -7,12 +7,10 @@ much memory is a finding. ``SEEDS`` has a few sound inputs for each, from which 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
+from fuzz.scratch import scratch_folder
 from zts.archive.manifest import read_manifest
 from zts.archive.model_config import read_config_file, take_keys, wire_form
 from zts.errors import ConfigError, RemoteProtocolError, ZtsError
@@ -134,18 +132,11 @@ def path(data: bytes) -> None:
             pass
 
 
-@lru_cache(maxsize=1)
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="zts-fuzz-"))
-    (folder / "MAR-INF").mkdir()
-    return folder
-
-
 def manifest(data: bytes) -> None:
     """``MAR-INF/MANIFEST.json``."""
-    (_folder() / "MAR-INF" / "MANIFEST.json").write_bytes(data)
+    (scratch_folder() / "MAR-INF" / "MANIFEST.json").write_bytes(data)
     try:
-        found = read_manifest(_folder())
+        found = read_manifest(scratch_folder())
     except ZtsError:
         return
     assert found is not None
@@ -153,9 +144,9 @@ def manifest(data: bytes) -> None:
 
 def model_config(data: bytes) -> None:
     """``model-config.yaml``, read and taken."""
-    (_folder() / "model-config.yaml").write_bytes(data)
+    (scratch_folder() / "model-config.yaml").write_bytes(data)
     try:
-        config = read_config_file(_folder())
+        config = read_config_file(scratch_folder())
         wire = wire_form(config)
         take_keys(config, model="m")
     except ZtsError:

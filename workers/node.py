@@ -90,7 +90,7 @@ class Node:
         self._stops_told = 0
         self._agent = Agent(
             placement=Placement(len(self._gpus)),
-            rng=random.Random(),
+            rng=random.Random(),  # noqa: S311 - jitter
             wall_clock=wall_time_s,
             cores=cpu_cores(),
             cpu_threads=settings.cpu_threads,

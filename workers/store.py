@@ -6,6 +6,7 @@ What is done is put into a list that the loop takes after it was woken; nothing 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -309,6 +310,8 @@ class ModelStore:
         except ZtsError as exc:
             return Prepared(ticket=ticket, url=url, error=exc)
         except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno == errno.ENAMETOOLONG:
+                return Prepared(ticket=ticket, url=url, error=ModelNotFound(f"Model not found at: {url}"))
             # An archive can surprise every library that reads it; the thread must live on and somebody gets an answer.
             _log.exception("preparing %s failed", url)
             return Prepared(ticket=ticket, url=url, error=ServerError(f"cannot prepare {url}: {exc}"))

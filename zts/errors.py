@@ -116,7 +116,13 @@ class ResourceNotFound(ClientError):
 
 
 class MethodNotAllowed(ClientError):
-    """The path exists, the method does not."""
+    """The path exists, the method does not.
+
+    Attributes:
+        allowed: The methods that it has.
+    """
+
+    allowed: frozenset[str] = frozenset()
 
     http_status = 405
     code = "method_not_allowed"

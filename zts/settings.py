@@ -90,7 +90,7 @@ class Settings:
     private_key_file: str = ""
     certificate_file: str = ""
     keystore: str = ""
-    keystore_pass: str = "changeit"
+    keystore_pass: str = "changeit"  # noqa: S105 - TorchServe's public default
     keystore_type: str = "PKCS12"
     open_inference_protocol: bool = False
     service_envelope: str = ""

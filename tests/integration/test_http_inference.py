@@ -413,6 +413,7 @@ def test_paths_that_nobody_serves() -> None:
                 assert answer.json()["message"] == "Requested resource is not found, please refer to API document."
             answer = await s.fetch("GET", "/")
             assert (answer.status, answer.json()["type"]) == (405, "MethodNotAllowedException")
+            assert answer.headers["allow"] == "OPTIONS"
             answer = await s.fetch("GET", "/predictions/m//x")
             assert (answer.status, answer.json()["type"]) == (404, "ModelVersionNotFoundException")
             assert (await s.fetch("GET", "/predictions/" + "n" * 300)).json()["type"] == "ModelNotFoundException"

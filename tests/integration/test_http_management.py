@@ -183,6 +183,7 @@ def test_model_control_switch_is_off_by_default() -> None:
             for method, target in (("POST", "/models?url=a"), ("DELETE", "/models/m"), ("DELETE", "/models/m/1.0")):
                 answer = await s.fetch(method, target, surface="management")
                 assert (answer.status, answer.json()["type"]) == (405, "MethodNotAllowedException")
+                assert answer.headers["allow"] == ("GET" if target.startswith("/models?") else "GET, OPTIONS, PUT")
             answer = await s.fetch("GET", "/models", surface="management")
             assert (answer.status, answer.json()) == (200, {"models": []})
 

@@ -301,6 +301,7 @@ def test_missing_archive_is_a_failed_load_with_the_reason(site: Site) -> None:
         ({"url": "../x.mar"}, 404, "model_not_found", "Relative path is not allowed in url: ../x.mar"),
         ({"url": "nofile.mar"}, 404, "model_not_found", "Model not found at: nofile.mar"),
         ({"url": "/etc"}, 404, "model_not_found", "Model not found at: /etc"),
+        ({"url": "n" * 300}, 404, "model_not_found", f"Model not found at: {'n' * 300}"),
         ({"url": "readme.txt"}, 500, "bad_archive", "Failed to save model: readme.txt: it is a text of 5 bytes"),
         ({"url": "m.mar", "runtime": "python4"}, 400, "bad_request", "Invalid RuntimeType value: python4"),
     ],

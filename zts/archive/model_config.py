@@ -68,7 +68,7 @@ def read_config_file(model_dir: Path, config_file: str = DEFAULT_CONFIG_FILE) ->
     if len(data) > _MAX_BYTES:
         raise BadArchive(f"{config_file} is larger than {_MAX_BYTES} bytes")
     try:
-        content = yaml.load(data, Loader=loader)
+        content = yaml.load(data, Loader=loader)  # noqa: S506 - a safe loader, in C where there is one
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""

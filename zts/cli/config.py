@@ -16,7 +16,7 @@ from zts.settings import Settings
 
 __all__ = ["add_arguments", "explained", "explained_text", "run"]
 
-_SECRET: Final = "(not shown)"
+_SECRET: Final = "(not shown)"  # noqa: S105 - what is shown instead of one
 _WIDEST: Final = 60
 
 

@@ -234,7 +234,7 @@ class ApiDescription:
             return None
         if segments[0] == "":
             if method != "OPTIONS":
-                raise method_not_allowed()
+                raise method_not_allowed(("OPTIONS",))
             return self._describe
         return self._describe if segments[0] == "api-description" else None
 

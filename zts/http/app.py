@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -91,9 +91,11 @@ class Tally:
         }
 
 
-def method_not_allowed() -> MethodNotAllowed:
-    """Return TorchServe's 405."""
-    return MethodNotAllowed("Requested method is not allowed, please refer to API document.")
+def method_not_allowed(allowed: Iterable[str]) -> MethodNotAllowed:
+    """Return TorchServe's 405, which names the ``allowed`` methods as HTTP wants it."""
+    error = MethodNotAllowed("Requested method is not allowed, please refer to API document.")
+    error.allowed = frozenset(allowed)
+    return error
 
 
 class Application(httputil.HTTPServerConnectionDelegate):
@@ -197,7 +199,7 @@ class Application(httputil.HTTPServerConnectionDelegate):
                 handler = surface.find(exchange.method, segments)
             except MethodNotAllowed as exc:
                 # Another surface of this address may know the path with this method.
-                refused = refused or exc
+                refused = method_not_allowed(exc.allowed | (refused.allowed if refused else frozenset()))
                 continue
             if handler is not None:
                 self._check({_token_of(surface)} - {""}, exchange)

@@ -16,7 +16,7 @@ __all__ = ["from_pkcs12", "self_signed"]
 
 _DAYS: Final = 365
 _PROGRAM_TIMEOUT_S: Final = 30.0
-_PASSWORD_VARIABLE: Final = "ZTS_KEYSTORE_PASS"
+_PASSWORD_VARIABLE: Final = "ZTS_KEYSTORE_PASS"  # noqa: S105 - a variable's name
 
 
 def from_pkcs12(data: bytes, password: str, what: str) -> bytes:

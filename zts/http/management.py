@@ -180,7 +180,7 @@ class Management:
 def _one_of(handlers: Mapping[str, Handler], method: str) -> Handler:
     handler = handlers.get(method)
     if handler is None:
-        raise method_not_allowed()
+        raise method_not_allowed(handlers)
     return handler
 
 

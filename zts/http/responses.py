@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Final, NamedTuple
 
 from zts.bodies import error_of, invalid_http, json_body, status_body
-from zts.errors import ZtsError
+from zts.errors import MethodNotAllowed, ZtsError
 from zts.settings import Settings
 from zts.wire.messages import Body
 
@@ -80,8 +80,12 @@ def status_answer(text: str, status: int = 200) -> Answer:
 
 
 def error_answer(error: ZtsError) -> Answer:
-    """Return TorchServe's error body for ``error``; a 401 says which kind of key is wanted."""
-    headers = (("WWW-Authenticate", "Bearer"),) if error.http_status == 401 else ()
+    """Return TorchServe's error body for ``error``; a 401 names the kind of key, a 405 the methods that there are."""
+    headers: Sequence[tuple[str, str]] = ()
+    if error.http_status == 401:
+        headers = (("WWW-Authenticate", "Bearer"),)
+    elif isinstance(error, MethodNotAllowed):
+        headers = (("Allow", ", ".join(sorted(error.allowed))),)
     return Answer(error.http_status, error_of(error), headers=headers)
 
 

@@ -30,7 +30,7 @@ def find(method: str, segments: Sequence[str]) -> Handler | None:
         return None
     handlers = {"GET": _list, "POST": _register} if len(segments) == 1 else {"GET": _missing, "DELETE": _missing}
     if method not in handlers:
-        raise method_not_allowed()
+        raise method_not_allowed(handlers)
     return handlers[method]
 
 

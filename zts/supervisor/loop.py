@@ -74,7 +74,7 @@ class SupervisorLoop:
             role_names(settings.http_processes, embedded=embedded),
             drain_timeout_s=settings.drain_timeout_s,
             start_timeout_s=start_timeout_s,
-            rng=random.Random(),
+            rng=random.Random(),  # noqa: S311 - jitter
             embedded=embedded,
         )
         self._snapshots = SnapshotWriter(settings, instance.journal_file)
