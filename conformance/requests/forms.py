@@ -18,7 +18,7 @@ def _body(*lines: bytes, end: bytes = _CRLF) -> bytes:
 
 
 def _gzip(data: bytes) -> bytes:
-    """Return ``data`` packed; ``gzip.compress`` writes another byte for the operating system in Python 3.12."""
+    """Return ``data`` packed; ``gzip.compress`` writes another byte for the system since Python 3.13."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     return packer.compress(data) + packer.flush()
 
