@@ -6,9 +6,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCHSERVE_VENV := .venv-torchserve
+RELEASE_VENV := .venv-release
 FLAGS ?=
 
-.PHONY: serve test lint types unit conformance compare profile fuzz clean
+.PHONY: serve test lint lint-workflows types unit package docs conformance compare profile fuzz clean
 
 # Installed again when a dependency changes; the code itself is linked (editable).
 $(VENV)/installed-serve: setup.cfg pyproject.toml constraints.txt
@@ -18,7 +19,7 @@ $(VENV)/installed-serve: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed-serve
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,train,dev,docs]'
 	touch $@
 
 serve: $(VENV)/installed-serve
@@ -31,15 +32,42 @@ serve: $(VENV)/installed-serve
 test: $(VENV)/installed-dev lint types
 	$(BIN)/python -m pytest tests
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev lint-workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Schemas come with check-jsonschema, and zizmor looks at the files only: neither needs a network.
+lint-workflows: $(VENV)/installed-dev
+	$(BIN)/python -m check_jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/python -m check_jsonschema --quiet --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(BIN)/python -m check_jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/python -m check_jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/python -m check_jsonschema --quiet --builtin-schema vendor.github-issue-forms \
+		.github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/zizmor --offline --no-progress --quiet .github
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/unit -q
+
+# What a release uploads: built from the source archive, compared with the repository, installed in a clean venv, served.
+package: $(RELEASE_VENV)/installed
+	rm -rf build dist
+	$(RELEASE_VENV)/bin/python -m build
+	$(RELEASE_VENV)/bin/python -m twine check --strict dist/*
+	$(RELEASE_VENV)/bin/python .ci/check_package.py dist
+
+# Without torch, which packing needs not.
+$(RELEASE_VENV)/installed: setup.cfg constraints.txt
+	test -x $(RELEASE_VENV)/bin/python || $(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	touch $@
+
+# The documentation as a web site in site/; a link to a page that is not there is an error.
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 # The last release of TorchServe, in a venv of its own: it needs an old setuptools (pkg_resources).
 $(TORCHSERVE_VENV)/installed: Makefile constraints.txt
@@ -68,4 +96,4 @@ fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m fuzz.run $(FLAGS)
 
 clean:
-	rm -rf .fuzz-corpus $(VENV) $(TORCHSERVE_VENV) .venv-mosec .venv-py-spy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .fuzz-corpus $(VENV) $(TORCHSERVE_VENV) $(RELEASE_VENV) site .venv-mosec .venv-py-spy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
