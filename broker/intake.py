@@ -11,11 +11,12 @@ from typing import Any, Final
 import zmq
 
 from zts.broker.outlet import CLIENT, CONTROL, WORKER
+from zts.broker.roles import uid_of
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets
 from zts.errors import RemoteProtocolError
 from zts.wire.codec import decode
-from zts.wire.messages import Body, Message
+from zts.wire.messages import Body, Hello, Message
 
 __all__ = ["CONTROL_BURST", "DATA_BURST", "Intake"]
 
@@ -86,7 +87,11 @@ class Intake:
                 while frame.more:
                     frame = receive(_NOBLOCK, False)
                     frames.append(frame)
-                take(connection, decode(frames, named=False), now)
+                message = decode(frames, named=False)
+                if type(message) is Hello:
+                    self._service.greeted(kind, connection, message, _uid_of(frame), now)
+                else:
+                    take(connection, message, now)
             except zmq.Again:
                 return False
             except RemoteProtocolError as exc:
@@ -97,3 +102,11 @@ class Intake:
             if not option(_EVENTS) & _POLLIN:
                 return False
         return True
+
+
+def _uid_of(frame: zmq.Frame) -> int | None:
+    """Return whose process sent a frame, as the kernel said when it connected; None over TCP."""
+    try:
+        return uid_of(str(frame.get("Peer-Address")))
+    except zmq.ZMQError:
+        return None
