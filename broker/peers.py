@@ -48,7 +48,9 @@ class ClientTable:
         A client that is there is at its own connection, or shows the key of its first HELLO at another one.
         """
         at = self._connections.get(client_id)
-        return at is None or at == connection or compare_digest(self._keys[client_id].encode(), key.encode())
+        if at is None or at == connection:
+            return True
+        return compare_digest(self._keys[client_id].encode(errors="replace"), key.encode(errors="replace"))
 
     def hello(self, connection: bytes, client_id: str, now: float, key: str = "") -> str | None:
         """Note that ``client_id`` is at ``connection`` from now on; an older connection of it is forgotten.

@@ -276,6 +276,8 @@ def test_a_worker_answers_only_what_it_holds_once_and_in_its_own_name(stage: Sta
     for row in (true, m.Result(true.item_id, 200, b"", b"again")):
         holder.data.send(m.Outcomes(holder.worker_id, 1, 9, 1, [row]))
     assert client.results(1) == {1: (200, b"true")}
+    holder.data.send(m.Beat(holder.worker_id, 1))
+    holder.data.expect(m.Beat)  # what it said before was looked at
     counters = stage.counters()
     assert counters["foreign_outcome"] == 4 and counters["late_outcome"] == len(forged) + 1
     assert not client.socket.poll(50)
