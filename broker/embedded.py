@@ -85,7 +85,7 @@ class EmbeddedBroker:
         make_private_folder(Path(settings.runtime_dir))
         files = raise_file_limit()
         broker_id = uuid.uuid4().hex
-        sockets = open_sockets(settings.endpoints)
+        sockets = open_sockets(settings.endpoints, settings.model_uids)
         try:
             broker = cls(make_service(settings, sockets, broker_id), sockets, loop)
             broker.start()

@@ -28,16 +28,18 @@ from zts.broker.fleet_events import (
     WriteJournal,
 )
 from zts.broker.fleet_models import Models
-from zts.broker.fleet_nodes import NODE_WAIT_S, Nodes
+from zts.broker.fleet_nodes import MAX_NODES, NODE_WAIT_S, Nodes
 from zts.broker.fleet_requests import Requests
 from zts.broker.fleet_state import FleetState, Peer, Wait, Worker
-from zts.broker.fleet_views import LoadView, Views, http_counters
+from zts.broker.fleet_views import MAX_HTTP_COUNTERS, LoadView, Views, http_counters, shown_info
 from zts.broker.fleet_workers import Workers
+from zts.broker.roles import CONTROL, MAX_EPOCH, STATE_EVENTS, is_said_by, not_for_you
 from zts.errors import ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
 from zts.wire.frames import Role
 from zts.wire.messages import Beat, Goodbye, Hello, Reply, Request, StateReport, Welcome
+from zts.wire.worker_tokens import is_worker_token
 
 __all__ = ["GRACE_S", "SILENT_NODE_S", "Fleet"]
 
@@ -47,8 +49,6 @@ GRACE_S: Final = 2.0
 ASK_AFTER_SILENCES: Final = 10
 # How long a node that stopped beating may stand still until what it prepares is asked of another one.
 SILENT_NODE_S: Final = 60.0
-
-_ROLES: Final = (Role.CLIENT, Role.HTTP, Role.WORKER, Role.NODE, Role.ADMIN)
 
 
 class Fleet:
@@ -61,6 +61,7 @@ class Fleet:
         broker: Facts about this process to show in ``status`` (pid).
         wall: Seconds since the epoch, for time stamps that people read.
         now: Monotonic seconds.
+        worker_key: Workers that a node agent starts must show a token of it; without one none is asked for.
     """
 
     def __init__(
@@ -72,8 +73,11 @@ class Fleet:
         broker: Mapping[str, Any],
         wall: Callable[[], float],
         now: float,
+        worker_key: bytes = b"",
     ) -> None:
-        self._state = state = FleetState(settings, broker_id, wall, next_worker_id=settings.initial_worker_id)
+        self._state = state = FleetState(
+            settings, broker_id, wall, worker_key=worker_key, next_worker_id=settings.initial_worker_id
+        )
         self._workers = Workers(state)
         self._nodes = Nodes(state, self._workers)
         self._models = Models(state, self._workers, self._nodes)
@@ -184,37 +188,45 @@ class Fleet:
     def _on_control(self, event: ControlArrived, now: float) -> None:
         connection, message = event.connection, event.message
         if type(message) is Hello:
-            self._on_hello(connection, message, now)
+            self._on_hello(connection, message, now, is_confined=event.is_confined)
             return
         peer = self._state.peers.get(connection)
         if peer is None:
             self._state.refuse(connection, "say_hello", "this connection is not known; say HELLO first")
-            return
-        if type(message) is Beat:
+        elif not is_said_by(CONTROL, peer.role, type(message)):
+            self._state.count("unexpected_message")
+            self._state.refuse(connection, "not_allowed", not_for_you(CONTROL, peer.role, message))
+        elif type(message) is Beat:
             self._on_beat(peer, message, now)
         elif type(message) is StateReport:
             self._on_state(peer, message, now)
-        elif type(message) is Request and peer.role in (Role.ADMIN, Role.HTTP):
+        elif type(message) is Request:
             self._heard(peer, now)
             self._requests.handle(connection, message, now)
-        elif type(message) is Reply and peer.role == Role.NODE:
+        elif type(message) is Reply:
             self._requests.node_replied(message, peer.peer_id, now)
         elif type(message) is Goodbye:
             self._on_goodbye(peer, message, now)
-        else:
-            self._state.count("unexpected_message")
 
-    def _on_hello(self, connection: bytes, hello: Hello, now: float) -> None:
+    def _on_hello(self, connection: bytes, hello: Hello, now: float, *, is_confined: bool) -> None:
         state = self._state
-        if hello.role not in _ROLES or not hello.peer_id:
-            state.refuse(connection, "bad_hello", "HELLO needs a known role and a peer id")
+        known = state.peers.get(connection)
+        if known is not None and (known.role, known.peer_id) != (hello.role, hello.peer_id):
+            state.count("changed_identity")
+            state.refuse(connection, "bad_hello", f"this connection is {known.role} {known.peer_id} and stays so")
             return
-        peer = Peer(connection, hello.role, hello.peer_id, hello.epoch, hello.info)
+        if hello.role == Role.NODE and hello.peer_id not in state.nodes and len(state.nodes) >= MAX_NODES:
+            state.refuse(connection, "too_many", f"there are {MAX_NODES} node agents already")
+            return
+        peer = Peer(connection, hello.role, hello.peer_id, hello.epoch, shown_info(hello))
         state.peers[connection] = peer
-        if hello.role == Role.WORKER and not self._worker_hello(connection, hello, now):
+        if hello.role == Role.WORKER and not self._worker_hello(connection, hello, now, is_confined=is_confined):
             state.peers.pop(connection, None)
+            if known is not None and known.epoch != hello.epoch:
+                state.peers[connection] = known  # what it was it still is
             return
-        state.send(connection, Welcome(state.broker_id, int(state.settings.heartbeat_s * 1000)))
+        told = {"worker_key": state.worker_key} if hello.role == Role.NODE and state.worker_key else {}
+        state.send(connection, Welcome(state.broker_id, int(state.settings.heartbeat_s * 1000), told))
         self._heard(peer, now)
         if hello.role == Role.NODE:
             state.deadlines.drop(("silent node", hello.peer_id))
@@ -224,8 +236,34 @@ class Fleet:
             for pending in lost:
                 self._requests.node_left(pending, "it was started anew", now)
 
-    def _worker_hello(self, connection: bytes, hello: Hello, now: float) -> bool:
+    def _is_refused(self, hello: Hello, *, is_confined: bool) -> str:
+        """Return why a worker's HELLO is refused: it is not the process that a node agent started; ``""`` if not.
+
+        A worker that somebody of the server's own user started by hand has no token. It has a slot of its own.
+        """
+        worker = self._state.workers.get(hello.peer_id)
+        by_hand = not hello.info.get("node") if worker is None else not worker.node
+        if not is_confined and (by_hand or not self._state.worker_key):
+            return ""
+        if self._has_token(hello):
+            return ""
+        self._state.count("bad_worker_token")
+        return f"this process shows no token for worker {hello.peer_id}, epoch {hello.epoch}"
+
+    def _has_token(self, hello: Hello) -> bool:
+        worker, info = self._state.workers.get(hello.peer_id), hello.info
+        if worker is None:
+            model, version = str(info.get("model", "")), str(info.get("version", ""))
+        else:
+            model, version = worker.version.spec.name, worker.version.spec.version
+        key = self._state.worker_key
+        return is_worker_token(info.get("token"), key, hello.peer_id, hello.epoch, model, version)
+
+    def _worker_hello(self, connection: bytes, hello: Hello, now: float, *, is_confined: bool) -> bool:
         """Find or make the slot of a worker that says hello; False when it was refused."""
+        if refusal := self._is_refused(hello, is_confined=is_confined):
+            self._state.refuse(connection, "not_allowed", refusal)
+            return False
         try:
             worker = self._state.workers.get(hello.peer_id) or self._new_worker(hello, now)
         except ZtsError as error:
@@ -266,7 +304,7 @@ class Fleet:
         self._heard(peer, now)
         if peer.role == Role.WORKER:
             worker = state.workers.get(peer.peer_id)
-            if worker is None:
+            if worker is None or worker.control != peer.connection:
                 # It was given up while it was silent; its HELLO says all that is needed to take it back.
                 self._forget_peer(peer.connection)
                 state.refuse(peer.connection, "say_hello", "this worker is not known; say HELLO first")
@@ -277,7 +315,7 @@ class Fleet:
             if node is not None:
                 self._nodes.beat(node, beat, now)
         elif peer.role == Role.HTTP:
-            peer.info = {**peer.info, "counters": beat.info.get("counters", {})}
+            peer.info = {**peer.info, "counters": http_counters(beat.info)}
         state.send(peer.connection, Beat(state.broker_id, 0))
 
     def _heard(self, peer: Peer, now: float) -> None:
@@ -294,30 +332,36 @@ class Fleet:
 
     def _on_state(self, peer: Peer, report: StateReport, now: float) -> None:
         worker = self._state.workers.get(report.worker_id)
-        own = peer.role == Role.WORKER and peer.peer_id == report.worker_id
         if worker is None:
             self._state.count("unknown_worker")
-        elif own or (peer.role == Role.NODE and worker.node == peer.peer_id):
+            return
+        if peer.role == Role.WORKER:
+            is_own = worker.control == peer.connection and report.epoch == peer.epoch
+        else:
+            is_own = worker.node == peer.peer_id and report.epoch <= MAX_EPOCH
+        if is_own and report.event in STATE_EVENTS[peer.role]:
             self._workers.report(worker, report, now)
         else:
-            self._state.count("unexpected_message")
+            self._state.count("unexpected_message" if is_own else "foreign_report")
 
     def _on_goodbye(self, peer: Peer, goodbye: Goodbye, now: float) -> None:
         if peer.role == Role.NODE:
             self._node_gone(peer.peer_id, goodbye.reason or "it said goodbye", now)
         elif peer.role == Role.WORKER:
             worker = self._state.workers.get(peer.peer_id)
-            if worker is not None:
+            if worker is not None and worker.control == peer.connection:
                 self._workers.left(worker, goodbye.epoch, goodbye.reason or "it said goodbye", now)
         self._forget_peer(peer.connection)
 
     def _forget_peer(self, connection: bytes) -> None:
         peer = self._state.peers.pop(connection, None)
         self._state.deadlines.drop(("peer", connection))
+        self._state.open_requests.pop(connection, None)
         if peer is not None and peer.role == Role.HTTP:
             past = self._state.http_past
             for name, value in http_counters(peer.info).items():
-                past[name] = past.get(name, 0) + value
+                if name in past or len(past) < MAX_HTTP_COUNTERS:
+                    past[name] = past.get(name, 0) + value
 
     def _on_control_unsendable(self, event: ControlUnsendable, now: float) -> None:
         self._requests.unsendable(event.connection, event.message, event.text, now)
@@ -347,13 +391,13 @@ class Fleet:
     def _on_data_hello(self, event: DataHello, now: float) -> None:
         connection, hello = event.connection, event.hello
         batch_size = hello.info.get("batch_size")
-        if hello.role != Role.WORKER or type(batch_size) is not int or batch_size < 1:
+        if type(batch_size) is not int or batch_size < 1 or self._is_refused(hello, is_confined=event.is_confined):
             self._state.answer_data_hello(connection, accepted=False)
             self._state.count("unexpected_message")
             return
         worker = self._state.workers.get(hello.peer_id)
         if worker is None:
-            self._state.keep_early(connection, hello.peer_id, hello.epoch, batch_size)
+            self._state.keep_early(hello, connection, batch_size, is_proven=self._has_token(hello))
             self._state.answer_data_hello(connection, accepted=True)
             return
         accepted = self._workers.data_hello(worker, connection, hello.epoch, batch_size, now)

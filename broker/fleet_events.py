@@ -41,10 +41,11 @@ __all__ = [
 
 @dataclass(slots=True)
 class ControlArrived:
-    """A decoded message came on the control socket."""
+    """A decoded message came on the control socket; ``is_confined``: a HELLO of somebody who needs a token."""
 
     connection: bytes
     message: Message
+    is_confined: bool = False
 
 
 @dataclass(slots=True)
@@ -65,10 +66,11 @@ class ControlUnsendable:
 
 @dataclass(slots=True)
 class DataHello:
-    """A worker said HELLO on the data socket: its model is loaded."""
+    """A worker said HELLO on the data socket: its model is loaded. ``is_confined``: it needs a token."""
 
     connection: bytes
     hello: Hello
+    is_confined: bool = False
 
 
 @dataclass(slots=True)

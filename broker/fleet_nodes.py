@@ -8,10 +8,14 @@ from typing import Any, Final
 from zts.broker.fleet_failures import NODE_GONE
 from zts.broker.fleet_state import FleetState, Node, Pending, Version, Worker
 from zts.broker.fleet_workers import Workers
+from zts.broker.roles import MAX_EPOCH
 from zts.lifecycle import ALIVE, SERVING, WorkerEvent, WorkerState
 from zts.wire.messages import Beat, Desire, Hello
 
-__all__ = ["NODE_WAIT_S", "Nodes"]
+__all__ = ["MAX_NODES", "NODE_WAIT_S", "Nodes"]
+
+# More node agents than any fleet of one broker has.
+MAX_NODES: Final = 1000
 
 # How long requests and jobs wait for a first node, or for one that went away and may be restarted.
 NODE_WAIT_S: Final = 10.0
@@ -88,7 +92,7 @@ class Nodes:
 
     def _adopt(self, node: Node, worker_id: str, entry: Mapping[str, Any], now: float) -> None:
         epoch = entry.get("epoch")
-        if type(epoch) is not int or epoch < 1:
+        if type(epoch) is not int or not 1 <= epoch <= MAX_EPOCH:
             return
         worker = self._state.workers.get(worker_id)
         if worker is None:
@@ -98,7 +102,9 @@ class Nodes:
             worker = self.adopt(worker_id, str(spec.get("name", "")), str(spec.get("version", "")), node.node_id, now)
             if worker is None:
                 return  # its model is not wanted: it is not in the list that follows, so the node stops it
-        worker.node = node.node_id
+        elif worker.node != node.node_id:
+            self._state.count("foreign_worker")  # another node's, or one that was started by hand
+            return
         node.slots[worker_id] = worker
         if self._workers.meet_epoch(worker, epoch, "its node agent has a new process", now):
             self._workers.node_said(worker, entry, now)
@@ -176,6 +182,9 @@ class Nodes:
         node = state.nodes.pop(node_id, None)
         if node is None:
             return
+        state.epochs_of_pending.pop(node_id, None)
+        while len(state.epochs_of_pending) >= MAX_NODES:
+            state.epochs_of_pending.pop(next(iter(state.epochs_of_pending)))
         state.epochs_of_pending[node_id] = node.epoch
         state.peers.pop(node.connection, None)
         state.deadlines.drop(("node", node_id))

@@ -21,6 +21,7 @@ from zts.errors import (
     DeadlineExceeded,
     DefaultVersionInUse,
     NoWorker,
+    QueueFull,
     ServerError,
     ServerStopping,
     StartWorkersFailed,
@@ -36,6 +37,8 @@ __all__ = ["Requests"]
 
 # How many nodes are asked to prepare it while they go away over it.
 PREPARE_TRIES: Final = 2
+# Requests of one connection that may wait for a reply: an HTTP server's connection carries those of all its callers.
+MAX_OPEN_REQUESTS: Final = 1024
 # What starting may take beside loading: placing, forking, importing.
 START_SLACK_S: Final = 30.0
 # Arguments of models.register that come from the command line and the configuration, never from REST.
@@ -69,7 +72,11 @@ class Requests:
     def handle(self, connection: bytes, request: Request, now: float) -> None:
         """Do what an admin or HTTP server asks; every request gets exactly one reply in the end."""
         verb = self._verbs.get(request.verb)
+        opened = self._state.open_requests.get(connection, 0) + 1
+        self._state.open_requests[connection] = opened  # until its reply
         try:
+            if opened > MAX_OPEN_REQUESTS:
+                raise QueueFull(f"{MAX_OPEN_REQUESTS} requests of this connection wait for a reply. Try again later.")
             if verb is None:
                 raise BadRequest(f"unknown verb {request.verb!r}")
             if self._state.stopping and request.verb not in _LOOKS:

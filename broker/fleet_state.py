@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from zts.broker.events import Event as SchedulerEvent
 from zts.broker.fleet_events import FleetAction, Publish, SendControl, SendWorker, TellScheduler
 from zts.broker.fleet_order import StartOrder
 from zts.broker.liveness import Deadlines
+from zts.broker.roles import event_detail
 from zts.errors import ZtsError
 from zts.lifecycle import WorkerEvent, WorkerState
 from zts.registry import ModelSpec
 from zts.settings import Settings
-from zts.wire.messages import Event, Message, Refused, Reply, Request, Welcome
+from zts.wire.messages import Event, Hello, Message, Refused, Reply, Request, Welcome
 
 __all__ = [
     "KEPT_FAILURES",
+    "Early",
     "Failure",
     "FleetState",
     "Model",
@@ -169,6 +171,14 @@ class Pending:
     tries: int = 1
 
 
+class Early(NamedTuple):
+    """The data HELLO of a worker that is not known yet; ``is_proven``: with its token."""
+
+    connection: bytes
+    batch_size: int
+    is_proven: bool
+
+
 @dataclass(slots=True, eq=False)
 class FleetState:
     """Everything the fleet knows. ``wall`` tells seconds since the epoch, for people only."""
@@ -176,14 +186,16 @@ class FleetState:
     settings: Settings
     broker_id: str
     wall: Callable[[], float]
+    worker_key: bytes = b""
     workers: dict[str, Worker] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     peers: dict[bytes, Peer] = field(default_factory=dict)
     # Data HELLOs of workers that are not known yet: their control HELLO or their node's is on its way.
-    early: dict[tuple[str, int], tuple[bytes, int]] = field(default_factory=dict)
+    early: dict[tuple[str, int], Early] = field(default_factory=dict)
     pending: dict[int, Pending] = field(default_factory=dict)
     epochs_of_pending: dict[str, int] = field(default_factory=dict)  # of nodes that are gone and may come back
+    open_requests: dict[bytes, int] = field(default_factory=dict)  # unanswered ones by connection
     homeless: list[tuple[bytes, Request, int]] = field(default_factory=list)
     start_order: StartOrder = field(default_factory=StartOrder)
     deadlines: Deadlines[tuple[str, Any]] = field(default_factory=Deadlines)
@@ -220,6 +232,9 @@ class FleetState:
 
     def reply(self, connection: bytes, request_id: int, status: int, body: Mapping[str, Any]) -> None:
         """Want a REPLY sent to an asker."""
+        still_open = self.open_requests.pop(connection, 0) - 1
+        if still_open > 0:
+            self.open_requests[connection] = still_open
         self.out.append(SendControl(connection, Reply(request_id, status, body)))
 
     def reply_error(self, connection: bytes, request_id: int, error: ZtsError) -> None:
@@ -266,7 +281,7 @@ class FleetState:
     def publish(self, kind: str, detail: Mapping[str, Any]) -> None:
         """Want a numbered event published."""
         self.event_number += 1
-        self.out.append(Publish(Event(self.event_number, self.wall(), kind, detail)))
+        self.out.append(Publish(Event(self.event_number, self.wall(), kind, event_detail(kind, detail))))
 
     def count(self, name: str, by: int = 1) -> None:
         """Count an oddity."""
@@ -276,8 +291,19 @@ class FleetState:
         """Remember that a version's workers or wishes changed, for the end of this event."""
         self.changed_versions[version] = None
 
-    def keep_early(self, connection: bytes, worker_id: str, epoch: int, batch_size: int) -> None:
-        """Keep the data HELLO of a worker that nobody announced yet."""
+    def keep_early(self, hello: Hello, connection: bytes, batch_size: int, *, is_proven: bool) -> None:
+        """Keep the data HELLO of a worker that nobody announced yet; one with a token stays before one without."""
+        key = hello.peer_id, hello.epoch
+        known = self.early.get(key)
+        if known is not None and known.is_proven and not is_proven:
+            return
         while len(self.early) >= MAX_EARLY:
             self.early.pop(next(iter(self.early)))
-        self.early[worker_id, epoch] = (connection, batch_size)
+        self.early[key] = Early(connection, batch_size, is_proven)
+
+    def take_early(self, worker: Worker) -> Early | None:
+        """Return, and take away, the data HELLO that came before this process was known; its node's needs a token."""
+        early = self.early.pop((worker.worker_id, worker.epoch), None)
+        if early is None or early.is_proven or not worker.node or not self.worker_key:
+            return early
+        return None

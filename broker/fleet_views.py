@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 import zts
 from zts.broker.fleet_models import Models
 from zts.broker.fleet_state import FleetState, Version, Worker
+from zts.wire.frames import MAX_NAME_CHARS, Role
+from zts.wire.messages import Hello
 
-__all__ = ["LoadView", "Views", "http_counters"]
+__all__ = ["MAX_HTTP_COUNTERS", "LoadView", "Views", "http_counters", "shown_info"]
+
+# What is kept of the figures and addresses that HTTP servers tell; they have a dozen.
+MAX_HTTP_COUNTERS: Final = 256
+_MAX_ADDRESSES: Final = 16
+# What of a node's HELLO is shown.
+_NODE_INFO: Final = ("hostname", "pid", "cpu_count", "gpus", "model_store")
 
 
 class LoadView(Protocol):
@@ -115,7 +124,12 @@ class Views:
         uptime_s = now - self._started_at
         identity = {"id": state.broker_id, "version": zts.__version__, "uptime_s": uptime_s}
         nodes = [
-            {"node_id": node.node_id, **node.info, "workers": len(node.slots), "load": _load(node.load)}
+            {
+                "node_id": node.node_id,
+                **{key: node.info[key] for key in _NODE_INFO if key in node.info},
+                "workers": len(node.slots),
+                "load": _load(node.load),
+            }
             for node in state.nodes.values()
         ]
         https = [
@@ -166,7 +180,18 @@ def http_counters(info: Mapping[str, Any]) -> dict[str, float]:
     counters = info.get("counters")
     if not isinstance(counters, dict):
         return {}
-    return {name: value for name, value in counters.items() if type(value) in (int, float)}
+    told = {name: value for name, value in counters.items() if type(value) in (int, float) and len(name) <= 64}
+    return dict(islice(told.items(), MAX_HTTP_COUNTERS))
+
+
+def shown_info(hello: Hello) -> dict[str, Any]:
+    """Return what is kept of the HELLO of a peer that is no node: an HTTP server's process id and addresses."""
+    if hello.role != Role.HTTP:
+        return {}
+    pid, addresses = hello.info.get("pid"), hello.info.get("addresses")
+    listed = addresses if isinstance(addresses, list) else []
+    texts = [text[:MAX_NAME_CHARS] for text in listed if isinstance(text, str)]
+    return {"pid": pid if type(pid) is int else None, "addresses": texts[:_MAX_ADDRESSES]}
 
 
 def _gpu_count(info: Mapping[str, Any]) -> int:

@@ -13,6 +13,7 @@ from zts.broker.events import WorkerDraining, WorkerGone, WorkerReady
 from zts.broker.fleet_events import DropRoute, RouteWorker, SendWorker
 from zts.broker.fleet_failures import NODE_GONE, note_failure
 from zts.broker.fleet_state import FleetState, Version, Worker
+from zts.broker.roles import MAX_EPOCH, MAX_REASON_CHARS
 from zts.lifecycle import FINAL, SERVING, IllegalTransition, WorkerEvent, WorkerState, next_state
 from zts.wire.messages import Beat, Hello, StateReport
 
@@ -89,6 +90,7 @@ class Workers:
         """Let ``event`` happen to ``worker``; return False, counted, when its state does not know the event."""
         state = self._state
         old = worker.state
+        reason = reason[:MAX_REASON_CHARS]
         try:
             new = next_state(old, event)
         except IllegalTransition:
@@ -221,7 +223,7 @@ class Workers:
 
     def beat(self, worker: Worker, beat: Beat, now: float) -> None:
         """Take a worker's own beat: it lives; perhaps it hangs, perhaps it is back."""
-        if beat.epoch != worker.epoch:
+        if beat.epoch != worker.epoch:  # the worker's HELLO said which it is
             self._state.count("old_epoch")
             return
         worker.heard_at = now
@@ -243,7 +245,7 @@ class Workers:
     def node_said(self, worker: Worker, word: Mapping[str, Any], now: float) -> None:
         """Take a node's word that a worker's process lives."""
         epoch = _int(word.get("epoch"), -1)
-        if worker.epoch == 0 and epoch > 0:
+        if worker.epoch == 0 and 0 < epoch <= MAX_EPOCH:
             worker.epoch, worker.since = epoch, now  # its "restart" report was lost on the way
         if epoch != worker.epoch:
             return
@@ -323,9 +325,9 @@ class Workers:
                 self.move(worker, _E.RESTART, "heard again", now)  # it was given up while it loaded, and goes on
             if worker.state is _S.STARTING:
                 self.move(worker, _E.CONNECTED, "said hello", now)
-        early = self._state.early.pop((worker.worker_id, worker.epoch), None)
+        early = self._state.take_early(worker)
         if early is not None:
-            self.data_hello(worker, early[0], worker.epoch, early[1], now)
+            self.data_hello(worker, early.connection, worker.epoch, early.batch_size, now)
         self._arm(worker, now)
         return True
 

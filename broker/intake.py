@@ -11,17 +11,22 @@ from typing import Any, Final
 import zmq
 
 from zts.broker.outlet import CLIENT, CONTROL, WORKER
+from zts.broker.roles import uid_of
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets
 from zts.errors import RemoteProtocolError
 from zts.wire.codec import decode
-from zts.wire.messages import Body, Message
+from zts.wire.frames import MAX_EXTRA_FRAMES
+from zts.wire.messages import Body, Hello, Message
 
-__all__ = ["CONTROL_BURST", "DATA_BURST", "Intake"]
+__all__ = ["CONTROL_BURST", "DATA_BURST", "SKIPPED_FRAMES", "Intake"]
 
 # Most messages taken from a socket in one wake-up.
 CONTROL_BURST: Final = 256
 DATA_BURST: Final = 64
+
+# Most frames of a message with too many that are thrown away in one wake-up.
+SKIPPED_FRAMES: Final = 10_000
 
 # Plain numbers: an operation on zmq's enumerations costs a microsecond.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -42,6 +47,8 @@ class Intake:
     def __init__(self, sockets: Sockets, service: BrokerService) -> None:
         self._sockets = sockets
         self._service = service
+        # Who sent a message with too many frames, by socket, while its rest is thrown away.
+        self._endless: dict[int, bytes] = {}
 
     def drain_control(self, now: float) -> bool:
         """Hand in what control peers said."""
@@ -76,6 +83,8 @@ class Intake:
         asked, which takes two system calls but a third of the time of an ``Again`` that is raised. And a frame knows
         whether another follows; asking the socket costs twice as much.
         """
+        if self._endless and not self._skip(kind, socket, now):
+            return True
         receive = socket.recv
         option: Callable[[int], Any] = socket.getsockopt
         for _ in range(most):
@@ -84,16 +93,48 @@ class Intake:
                 frame = receive(_NOBLOCK, False)
                 frames: list[Body] = [frame.bytes]
                 while frame.more:
+                    if len(frames) > MAX_EXTRA_FRAMES + 1:
+                        raise _TooManyFramesError
                     frame = receive(_NOBLOCK, False)
                     frames.append(frame)
-                take(connection, decode(frames, named=False), now)
+                message = decode(frames, named=False)
+                if type(message) is Hello:
+                    self._service.greeted(kind, connection, message, _uid_of(frame), now)
+                else:
+                    take(connection, message, now)
             except zmq.Again:
                 return False
             except RemoteProtocolError as exc:
                 self._service.unreadable(kind, connection, exc, now)
+            except _TooManyFramesError:
+                self._endless[kind] = connection
+                if not self._skip(kind, socket, now):
+                    return True
             except Exception:
                 # Whatever a message makes us do wrong, the next one is served.
                 self._service.failed("a message could not be handled; it was dropped")
             if not option(_EVENTS) & _POLLIN:
                 return False
         return True
+
+    def _skip(self, kind: int, socket: zmq.Socket[bytes], now: float) -> bool:
+        """Throw away frames of a message that has too many, as many as one wake-up may; False: it has more."""
+        if kind not in self._endless:
+            return True
+        for _ in range(SKIPPED_FRAMES):
+            if not socket.recv(_NOBLOCK, False).more:
+                self._service.unreadable(kind, self._endless.pop(kind), RemoteProtocolError("too many frames"), now)
+                return True
+        return False
+
+
+class _TooManyFramesError(Exception):
+    """A message has more frames than any may have; those that are left are in the socket."""
+
+
+def _uid_of(frame: zmq.Frame) -> int | None:
+    """Return whose process sent a frame, as the kernel said when it connected; None over TCP."""
+    try:
+        return uid_of(str(frame.get("Peer-Address")))
+    except zmq.ZMQError:
+        return None

@@ -12,8 +12,8 @@ from zts.wire.messages import Message, Result
 
 __all__ = ["LOCAL_CONNECTION", "LocalPeer"]
 
-# Where the fleet reaches it. ZeroMQ gives out identities of five bytes, and peers must not choose one that begins so.
-LOCAL_CONNECTION: Final = b"\0local"
+# Where the fleet reaches it: longer than any routing id, of which peers may choose theirs, whatever the bytes.
+LOCAL_CONNECTION: Final = b"local".ljust(256, b"\0")
 
 
 class LocalPeer(Protocol):

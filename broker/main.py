@@ -19,6 +19,7 @@ from zts.broker.loop import BrokerLoop
 from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets, open_sockets
+from zts.broker.worker_key import read_or_make_key
 from zts.clock import monotonic, wall_time_s
 from zts.descriptors import raise_file_limit
 from zts.garbage import spare_what_is_here
@@ -58,7 +59,15 @@ def _signals(ending: Ending) -> Iterator[int]:
 def make_service(settings: Settings, sockets: Sockets, broker_id: str) -> BrokerService:
     """Return a broker that uses ``sockets``, with empty cores and the journal of the runtime folder."""
     scheduler = Scheduler(settings)
-    fleet = Fleet(settings, broker_id, scheduler, broker={"pid": os.getpid()}, wall=wall_time_s, now=monotonic())
+    fleet = Fleet(
+        settings,
+        broker_id,
+        scheduler,
+        broker={"pid": os.getpid()},
+        wall=wall_time_s,
+        now=monotonic(),
+        worker_key=read_or_make_key(settings.runtime_dir),
+    )
     return BrokerService(settings, sockets, scheduler, fleet, Journal(settings.runtime_dir), broker_id=broker_id)
 
 
@@ -75,7 +84,7 @@ def run(settings: Settings) -> int:
     ending = Ending(settings.drain_timeout_s)
     broker_id = uuid.uuid4().hex
     with _signals(ending) as wake_fd:
-        sockets = open_sockets(settings.endpoints)
+        sockets = open_sockets(settings.endpoints, settings.model_uids)
         is_over = False
         try:
             service = make_service(settings, sockets, broker_id)

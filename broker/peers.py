@@ -6,6 +6,8 @@ connection; a worker by its ``worker_id`` and epoch.
 
 from __future__ import annotations
 
+from hmac import compare_digest
+
 from zts.broker.liveness import Deadlines
 
 __all__ = ["ClientTable", "WorkerRoutes"]
@@ -34,13 +36,26 @@ class ClientTable:
         self._ask_after_s = ask_after_s
         self._clients: dict[bytes, str] = {}
         self._connections: dict[str, bytes] = {}
+        self._keys: dict[str, str] = {}
         self._ask_at: Deadlines[bytes] = Deadlines()
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def hello(self, connection: bytes, client_id: str, now: float) -> str | None:
+    def may_be(self, connection: bytes, client_id: str, key: str) -> bool:
+        """Return whether somebody at ``connection`` may say that it is ``client_id``.
+
+        A client that is there is at its own connection, or shows the key of its first HELLO at another one.
+        """
+        at = self._connections.get(client_id)
+        if at is None or at == connection:
+            return True
+        return compare_digest(self._keys[client_id].encode(errors="replace"), key.encode(errors="replace"))
+
+    def hello(self, connection: bytes, client_id: str, now: float, key: str = "") -> str | None:
         """Note that ``client_id`` is at ``connection`` from now on; an older connection of it is forgotten.
+
+        ``key`` is what it has to show to come back over another connection, see ``may_be``.
 
         Returns:
             The client that was there under another name before; it has gone. Else None.
@@ -51,6 +66,7 @@ class ClientTable:
         displaced = self.lost(connection)
         self._clients[connection] = client_id
         self._connections[client_id] = connection
+        self._keys[client_id] = key
         self._ask_at.set(connection, now + self._ask_after_s)
         return displaced
 
@@ -69,7 +85,7 @@ class ClientTable:
         """Forget a connection; return its client, which is gone with it."""
         client_id = self._clients.pop(connection, None)
         if client_id is not None:
-            del self._connections[client_id]
+            del self._connections[client_id], self._keys[client_id]
             self._ask_at.drop(connection)
         return client_id
 

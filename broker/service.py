@@ -16,18 +16,20 @@ from typing import Any, Final
 
 from zts.broker import events as e
 from zts.broker import fleet_events as f
+from zts.broker import outlet
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
 from zts.broker.local import LOCAL_CONNECTION, LocalPeer
 from zts.broker.outlet import Outlet
 from zts.broker.peers import ClientTable, WorkerRoutes
+from zts.broker.roles import CLIENT, CONTROL, WORKER, not_for_you, why_not_welcome
 from zts.broker.scheduler import Scheduler
 from zts.broker.sockets import Sockets
 from zts.errors import LocalProtocolError, RemoteProtocolError
 from zts.logs import LimitedLog
 from zts.settings import Settings
 from zts.wire.codec import encode
-from zts.wire.frames import Role
+from zts.wire.frames import MAX_NAME_CHARS, Role
 from zts.wire.messages import (
     Batch,
     Beat,
@@ -50,6 +52,8 @@ __all__ = ["BrokerService"]
 
 # Rounds of sending in one tick: more happen only when peers are lost while we send to them.
 _MAX_ROUNDS: Final = 8
+
+_NAMES: Final = {outlet.CONTROL: CONTROL, outlet.WORKER: WORKER, outlet.CLIENT: CLIENT}
 
 _TICK_ENDED: Final = e.TickEnded()
 
@@ -85,6 +89,7 @@ class BrokerService:
         self._scheduler = scheduler
         self._fleet = fleet
         self._journal = journal
+        self._access = sockets.access
         self._clients = ClientTable(settings.heartbeat_misses * settings.heartbeat_s)
         self._routes = WorkerRoutes()
         self._welcome = encode(Welcome(broker_id, int(settings.heartbeat_s * 1000)))
@@ -184,15 +189,40 @@ class BrokerService:
 
     # ------------------------------------------------------------ what peers say
 
+    def greeted(self, kind: int, connection: bytes, hello: Hello, uid: int | None, now: float) -> None:
+        """Take in a HELLO.
+
+        Args:
+            kind: The socket, as in ``unreadable``.
+            connection, hello: Where it came from, what it says.
+            uid: Whose process sent it, None if the kernel does not tell.
+            now: Monotonic seconds.
+        """
+        socket = _NAMES[kind]
+        refusal = why_not_welcome(socket, hello, uid, self._access)
+        if socket == WORKER and not refusal:
+            owner = self._routes.owner(connection)
+            if owner is not None and owner[0] != hello.peer_id:
+                refusal = f"this connection is worker {owner[0]} and stays so"
+        if refusal:
+            self.odd("bad_hello", f"a peer was refused: {refusal}", now)
+            self.outlet.refuse(kind, connection, Refused("bad_hello", refusal))
+        elif socket == CLIENT:
+            self._client_hello(connection, hello, now)
+        else:
+            told = f.ControlArrived if socket == CONTROL else f.DataHello
+            self._do_fleet(self._fleet.handle(told(connection, hello, self._access.is_confined(uid)), now), now)
+
+    def _not_for_you(self, kind: int, connection: bytes, role: str, message: Message) -> None:
+        self._fleet.count("unexpected_message")
+        self.outlet.refuse(kind, connection, Refused("not_allowed", not_for_you(_NAMES[kind], role, message)))
+
     def from_control(self, connection: bytes, message: Message, now: float) -> None:
-        """Take in a message of the control socket."""
+        """Take in a message of the control socket, any but HELLO."""
         self._do_fleet(self._fleet.handle(f.ControlArrived(connection, message), now), now)
 
     def from_client(self, connection: bytes, message: Message, now: float) -> None:
-        """Take in a message of the client socket."""
-        if type(message) is Hello:
-            self._client_hello(connection, message, now)
-            return
+        """Take in a message of the client socket, any but HELLO."""
         client_id = self._clients.heard(connection, now)
         if client_id is None:
             self.outlet.to_client(connection, self._say_hello)
@@ -207,14 +237,17 @@ class BrokerService:
         elif type(message) is Goodbye:
             self._client_gone(connection, now)
         else:
-            self._fleet.count("unexpected_message")
+            self._not_for_you(outlet.CLIENT, connection, Role.CLIENT, message)
 
     def _client_hello(self, connection: bytes, hello: Hello, now: float) -> None:
-        if hello.role not in (Role.CLIENT, Role.HTTP) or not hello.peer_id:
-            refused = Refused("bad_hello", "HELLO on this socket needs role client or http and a peer id")
-            self.outlet.to_client(connection, encode(refused))
+        given = hello.info.get("key")
+        key = given[:MAX_NAME_CHARS] if isinstance(given, str) else ""
+        if hello.peer_id == self._local_id or not self._clients.may_be(connection, hello.peer_id, key):
+            self.odd("taken_client_id", "a peer was refused: it gave the id of another client", now)
+            refused = Refused("taken", "another connection has this client id, and the key shown is not its own")
+            self.outlet.refuse(outlet.CLIENT, connection, refused)
             return
-        self._forget_client(self._clients.hello(connection, hello.peer_id, now), now)
+        self._forget_client(self._clients.hello(connection, hello.peer_id, now, key), now)
         self.outlet.to_client(connection, self._welcome)
 
     def _client_gone(self, connection: bytes, now: float) -> None:
@@ -225,10 +258,7 @@ class BrokerService:
             self._do_scheduler(self._scheduler.handle(e.ClientGone(client_id), now), now)
 
     def from_worker(self, connection: bytes, message: Message, now: float) -> None:
-        """Take in a message of the worker socket."""
-        if type(message) is Hello:
-            self._do_fleet(self._fleet.handle(f.DataHello(connection, message), now), now)
-            return
+        """Take in a message of the worker socket, any but HELLO."""
         owner = self._routes.owner(connection)
         if type(message) is Outcomes or type(message) is Chunks:
             self._outcomes(connection, owner, message, now)
@@ -238,7 +268,7 @@ class BrokerService:
         elif type(message) is Beat:
             self.outlet.to_worker(connection, self._beat if owner is not None else self._say_hello)
         else:
-            self._fleet.count("unexpected_message")
+            self._not_for_you(outlet.WORKER, connection, Role.WORKER, message)
 
     def _outcomes(
         self, connection: bytes, owner: tuple[str, int] | None, message: Outcomes | Chunks, now: float

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import zmq
 
+from zts.broker.roles import Access
 from zts.config import check_ipc_path
 from zts.errors import ConfigError, ServerError
 from zts.keepalive import keep_alive
@@ -35,12 +37,20 @@ __all__ = [
 CLIENT_HWM: Final = 10_000
 # Events that a slow subscriber may be behind before it misses some.
 _EVENT_HWM: Final = 10_000
+# Messages on their way from or to any other peer, per connection.
+_PEER_HWM: Final = 1000
+# Of a subscription to events.
+_TOPIC_BYTES: Final = 1024
+# libzmq calls the option deprecated because it is of Unix sockets only; it has no other way to refuse at accept().
+_IPC_FILTER_UID: Final = int(zmq.IPC_FILTER_UID)
 # Last answers get so long to leave for a client that is slow, at the end.
 _FLUSH_MS: Final = 500
 
 # Plain numbers: an operation on zmq's enumerations costs a microsecond.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+
+_log = logging.getLogger("zts.broker")
 
 
 def send_frames(socket: zmq.Socket[bytes], connection: bytes, frames: Sequence[Body | zmq.Frame]) -> bool:
@@ -79,6 +89,7 @@ class Sockets:
     control: zmq.Socket[bytes]
     event: zmq.Socket[bytes]
     endpoints: Endpoints
+    access: Access
 
     def close(self, *, flush: bool = False) -> None:
         """Close all of them and remove their ipc files; with ``flush``, what clients were told still leaves."""
@@ -95,8 +106,11 @@ class Sockets:
                     os.unlink(path)
 
 
-def open_sockets(endpoints: Endpoints) -> Sockets:
+def open_sockets(endpoints: Endpoints, model_uids: Collection[int] = ()) -> Sockets:
     """Check all addresses, then bind all four sockets.
+
+    Only processes of this user, and of root, can connect; to the sockets of workers also those of ``model_uids``. Over
+    TCP the kernel does not tell whose they are.
 
     Raises:
         ConfigError: If an address cannot be used by anybody.
@@ -105,17 +119,19 @@ def open_sockets(endpoints: Endpoints) -> Sockets:
     names = ("client", "worker", "control", "event")
     for name in names:
         check_endpoint(getattr(endpoints, name), name)
+    access = Access(frozenset({0, os.geteuid()}), frozenset(model_uids))
+    _check_tcp(endpoints, access)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     opened: list[zmq.Socket[bytes]] = []
     try:
         for name in names:
-            opened.append(_bind(context, name, getattr(endpoints, name)))
+            opened.append(_bind(context, name, getattr(endpoints, name), access.users(name)))
     except BaseException:
         context.destroy(linger=0)
         raise
     actual = Endpoints(**{name: _address(each) for name, each in zip(names, opened, strict=True)})
     client, worker, control, event = opened
-    return Sockets(context, client, worker, control, event, actual)
+    return Sockets(context, client, worker, control, event, actual, access)
 
 
 def check_endpoint(endpoint: str, name: str) -> None:
@@ -151,16 +167,36 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> zmq.Socket[bytes]:
+def _check_tcp(endpoints: Endpoints, access: Access) -> None:
+    """Warn of addresses that every user of this host may connect to; models with users of their own forbid them."""
+    names = (endpoints.client, endpoints.worker, endpoints.control, endpoints.event)
+    open_ones = [endpoint for endpoint in names if not _ipc_path(endpoint)]
+    if open_ones and access.models:
+        raise ConfigError(
+            f"the address {open_ones[0]} does not tell whose process connects, and models run as users of their own: "
+            "use ipc://PATH for all four addresses"
+        )
+    if open_ones:
+        _log.warning(
+            "every user of this host may use the broker at %s, as clients, workers and administrators: "
+            "use ipc://PATH to keep them out",
+            ", ".join(open_ones),
+        )
+
+
+def _bind(
+    context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str, users: frozenset[int]
+) -> zmq.Socket[bytes]:
     made = context.socket(zmq.XPUB if name == "event" else zmq.ROUTER)
     made.linger = 0
     if name == "event":
         made.set(zmq.SNDHWM, _EVENT_HWM)
+        made.set(zmq.MAXMSGSIZE, _TOPIC_BYTES)
     else:
-        # Bounded by us (queue bounds, credit). Only what a client does not read is bounded here: ROUTER_MANDATORY and
-        # NOBLOCK make a full queue an error that we see, and that client counts as gone.
-        made.set(zmq.SNDHWM, CLIENT_HWM if name == "client" else 0)
-        made.set(zmq.RCVHWM, 0)
+        # What a peer does not read: ROUTER_MANDATORY and NOBLOCK make a full queue an error that we see, and that peer
+        # counts as gone. What we have not read yet: the rest waits at the peer that sends too much.
+        made.set(zmq.SNDHWM, CLIENT_HWM if name == "client" else _PEER_HWM)
+        made.set(zmq.RCVHWM, _PEER_HWM)
         made.set(zmq.ROUTER_MANDATORY, 1)
         made.set(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
     keep_alive(made, endpoint)
@@ -169,6 +205,8 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> 
     path = _ipc_path(endpoint)
     if path:
         _free_ipc_path(path, name)
+        for uid in sorted(users):
+            made.setsockopt(_IPC_FILTER_UID, uid)  # others are hung up on when they connect
     try:
         made.bind(endpoint)
     except zmq.ZMQError as exc:
@@ -176,7 +214,8 @@ def _bind(context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str) -> 
             raise ServerError(f"the {name} address {endpoint} is in use; is another broker running?") from None
         raise ServerError(f"the {name} address {endpoint} cannot be opened: {exc.strerror}") from None
     if path:
-        os.chmod(path, 0o600)  # the umask of whoever starts us may leave it open to others
+        # The umask of whoever starts us may leave it open to others. Where models have users, the filter is the check.
+        os.chmod(path, 0o600 if len(users - {0, os.geteuid()}) == 0 else 0o666)
     return made
 
 

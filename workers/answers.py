@@ -266,7 +266,7 @@ def _status(code: Any) -> int:
         status = int(code)
     except (TypeError, ValueError):
         status = 0
-    if 100 <= status <= 999:
+    if 200 <= status <= 999:
         return status
     log.warning("%r is no HTTP status; 500 is sent instead", code)
     return 500

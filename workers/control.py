@@ -266,6 +266,8 @@ class ControlThread:
             "node": options.node_id,
             "state": state.value,
         }
+        if options.token:
+            info["token"] = options.token
         if self._with_spec:
             info["spec"] = spec.to_map()
         return m.Hello(Role.WORKER, options.worker_id, options.epoch, info)

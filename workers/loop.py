@@ -173,6 +173,8 @@ class ComputeLoop:
         elif isinstance(action, e.SayHello):
             spec = options.spec
             info = {"model": spec.name, "version": spec.version, "batch_size": spec.batch_size}
+            if options.token:
+                info["token"] = options.token
             self._send(m.Hello(Role.WORKER, options.worker_id, options.epoch, info))
         elif isinstance(action, e.SendGoodbye):
             self._send(m.Goodbye(options.worker_id, options.epoch, action.reason))

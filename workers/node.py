@@ -28,6 +28,7 @@ from zts.settings import Settings
 from zts.signals import STOP_SIGNALS, is_wanted
 from zts.wire import messages as m
 from zts.wire.frames import Role
+from zts.wire.worker_tokens import worker_token
 from zts.workers import agent_events as ev
 from zts.workers import environments
 from zts.workers.agent import Agent
@@ -120,6 +121,7 @@ class Node:
         )
         self._poller.register(self._link.socket, zmq.POLLIN)
         self._broker_id = ""
+        self._worker_key = b""
         self._owed: list[m.Reply] = []  # to a broker that is silent
         self._heartbeat_s = settings.heartbeat_s or _DEFAULT_HEARTBEAT_S
         self._beat_due = 0.0
@@ -247,6 +249,8 @@ class Node:
             _log.info("the broker %s is there", message.broker_id)
             owed, self._owed = self._owed if message.broker_id == self._broker_id else [], []
             self._broker_id = message.broker_id
+            key = message.info.get("worker_key")
+            self._worker_key = key if isinstance(key, bytes) else b""
             for reply in owed:
                 self._reply(reply)
             self._metrics.forget_told()
@@ -377,6 +381,7 @@ class Node:
             print_metrics=True,
             model_metrics=self._metrics.model_metrics,
             started_at=monotonic(),
+            token=worker_token(self._worker_key, order.worker_id, order.epoch, order.spec.name, order.spec.version),
         )
         try:
             environment = environments.find(Path(order.model_dir), settings)

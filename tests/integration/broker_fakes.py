@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 import zmq
 
+from zts.broker.worker_key import KEY_FILE
 from zts.registry import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode
+from zts.wire.worker_tokens import worker_token
 
 M = TypeVar("M")
 WAIT_S = 10.0
@@ -174,13 +176,21 @@ class FakeWorker:
         self.control = FakePeer(endpoints.control)
         self.data = FakePeer(endpoints.worker)
         self.worker_id, self.spec, self.epoch, self.node = worker_id, spec, epoch, node
+        self.key_file = Path(endpoints.control.removeprefix("ipc://")).parent / KEY_FILE
+
+    def token(self) -> str:
+        """Return what the node agent would have handed over."""
+        key = self.key_file.read_bytes() if self.key_file.exists() else b""
+        return worker_token(key, self.worker_id, self.epoch, self.spec.name, self.spec.version)
 
     def control_hello(self, state: str = "loading", **info: Any) -> None:
         base = {"model": self.spec.name, "version": self.spec.version, "pid": 77, "node": self.node, "state": state}
+        base["token"] = self.token()
         self.control.send(m.Hello("worker", self.worker_id, self.epoch, {**base, **info}))
 
     def data_hello(self) -> None:
         info = {"model": self.spec.name, "version": self.spec.version, "batch_size": self.spec.batch_size}
+        info["token"] = self.token()
         self.data.send(m.Hello("worker", self.worker_id, self.epoch, info))
 
     def become_ready(self) -> None:

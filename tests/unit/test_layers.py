@@ -48,6 +48,7 @@ LAYERS = {
     "zts.broker.sockets": 3,
     "zts.broker.unread": 3,
     "zts.broker.journal": 3,
+    "zts.broker.worker_key": 3,
     "zts.broker.main": 3,
     "zts.workers.options": 1,
     "zts.workers.batching": 1,

@@ -16,14 +16,13 @@ from typing import Any, Final, Self
 
 from zts.client.addresses import default_endpoints
 from zts.client.connection import Connection
-from zts.client.core import ClientCore
+from zts.client.core import ClientCore, client_hello
 from zts.client.jobs import Headers, JobTemplate, Templates
 from zts.client.parts import AsyncParts, PartsWaiter
 from zts.client.waiters import settle
-from zts.clock import monotonic, wall_time_s
+from zts.clock import monotonic
 from zts.errors import BadRequest, Cancelled, ZtsError
-from zts.wire.frames import Role
-from zts.wire.messages import Goodbye, Hello
+from zts.wire.messages import Goodbye
 
 __all__ = ["AsyncClient"]
 
@@ -51,7 +50,7 @@ class AsyncClient:
         self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)
         self._ids = itertools.count(1)
         self._pid = os.getpid()
-        self._hello = Hello(Role.CLIENT, self.client_id, int(wall_time_s() * 1000))
+        self._hello = client_hello(self.client_id)
         self._core = ClientCore(self._hello, self.address)
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -9,16 +9,19 @@ remembers the earliest one and looks at all jobs when that one comes, which is o
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from math import inf
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from zts.client.addresses import no_broker
+from zts.clock import wall_time_s
 from zts.errors import BrokerUnavailable, DeadlineExceeded, RemoteProtocolError, ZtsError, error_from_wire
 from zts.inflight import BROKEN_STREAM, joined
+from zts.wire.frames import Role
 from zts.wire.messages import Beat, Cancel, Chunks, Hello, Job, Jobs, Message, Refused, Result, Results, Welcome
 
-__all__ = ["Answer", "ClientCore", "Tick", "refusal"]
+__all__ = ["Answer", "ClientCore", "Tick", "client_hello", "refusal"]
 
 # The broker knows better where a late job was, so its own answer gets this long after the deadline.
 _GRACE_S: Final = 0.25
@@ -38,6 +41,11 @@ _SECONDS_BETWEEN_LOOKS_PER_JOB: Final = 1e-6
 Answer: TypeAlias = tuple[Any, Result | None, ZtsError | None]
 # The waiter of a job that has no answer yet, the job as it was first sent, and its deadline.
 _Pending: TypeAlias = tuple[Any, Job, float]
+
+
+def client_hello(client_id: str) -> Hello:
+    """Return the HELLO of a new client, with a key that the broker wants to see when it comes back elsewhere."""
+    return Hello(Role.CLIENT, client_id, int(wall_time_s() * 1000), {"key": secrets.token_hex(16)})
 
 
 def refusal(message: Refused) -> ZtsError:

@@ -18,12 +18,11 @@ from typing import Any, Final, Self
 
 from zts.client.addresses import default_endpoints, no_broker
 from zts.client.connection import Connection
-from zts.client.core import Answer, ClientCore
+from zts.client.core import Answer, ClientCore, client_hello
 from zts.client.jobs import Headers, JobTemplate, Templates
-from zts.clock import monotonic, wall_time_s
+from zts.clock import monotonic
 from zts.errors import BadRequest, Cancelled
-from zts.wire.frames import Role
-from zts.wire.messages import Beat, Goodbye, Hello, Message
+from zts.wire.messages import Beat, Goodbye, Message
 
 __all__ = ["DirectClient"]
 
@@ -59,7 +58,7 @@ class DirectClient:
         self._templates = Templates(f"{self.client_id[:12]}-", timeout_s)
         self._last_id = 0
         self._pid = os.getpid()
-        self._hello = Hello(Role.CLIENT, self.client_id, int(wall_time_s() * 1000))
+        self._hello = client_hello(self.client_id)
         self._core = ClientCore(self._hello, self.address)
         self._connection = Connection(self.address)
 

@@ -14,12 +14,11 @@ from collections import deque
 from typing import Final, TypeAlias
 
 from zts.client.connection import Connection
-from zts.client.core import Answer, ClientCore
+from zts.client.core import Answer, ClientCore, client_hello
 from zts.client.waiters import OneAnswer, Waiter, settle
-from zts.clock import monotonic, wall_time_s
+from zts.clock import monotonic
 from zts.errors import Cancelled, ServerError, ZtsError
-from zts.wire.frames import Role
-from zts.wire.messages import Goodbye, Hello, Job
+from zts.wire.messages import Goodbye, Job
 
 __all__ = ["IoThread", "Submitted"]
 
@@ -44,7 +43,7 @@ class IoThread:
     """
 
     def __init__(self, address: str, client_id: str) -> None:
-        hello = Hello(Role.CLIENT, client_id, int(wall_time_s() * 1000))
+        hello = client_hello(client_id)
         self._goodbye = Goodbye(client_id, hello.epoch, "closed")
         self._core = ClientCore(hello, address)
         # Made here so that a wrong address is the caller's error; used by the thread only from now on.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ class ZmqLink(BrokerLink):
         broker_wait_s: float = _BROKER_WAIT_S,
     ) -> None:
         self._endpoints = endpoints
-        self._hello = Hello(Role.HTTP, peer_id, int(wall_time_s() * 1000), {})
+        self._hello = Hello(Role.HTTP, peer_id, int(wall_time_s() * 1000), {"key": secrets.token_hex(16)})
         self._hello_info = hello_info
         self._heartbeat_s = heartbeat_s
         self._misses = heartbeat_misses

@@ -95,7 +95,7 @@ def result_rows(value: Any, frames: Sequence[m.Body], named: bool) -> list[m.Res
                 or type(status) is not int
                 or type(head) is not bytes
                 or not 0 <= item_id <= INT_MAX
-                or not 100 <= status <= 999
+                or not 200 <= status <= 999
                 or len(head) > MAX_HEAD_BYTES
             ):
                 raise bad_field("result")

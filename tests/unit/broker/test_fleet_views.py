@@ -145,7 +145,8 @@ def test_an_unknown_verb_is_refused(rig: Rig):
 def test_only_admins_and_http_servers_may_ask(rig: Rig):
     rig.up()
     rig.control(NODE, m.Request(1, "models.unregister", 0, {"model": "noop"}))
-    assert rig.actions == []
+    refused = m.Refused("not_allowed", "Request is not for role node on the control socket")
+    assert rig.actions == [f.SendControl(NODE, refused)]
     assert rig.fleet.snapshot()["counters"] == {"unexpected_message": 1}
 
 

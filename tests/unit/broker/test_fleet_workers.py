@@ -10,6 +10,7 @@ import pytest
 from tests.unit.broker.fleet_rig import NODE, SPEC, WALL, Rig
 from zts.broker import events as e
 from zts.broker import fleet_events as f
+from zts.broker.roles import STATE_EVENTS
 from zts.lifecycle import TRANSITIONS, WorkerEvent, WorkerState
 from zts.wire import messages as m
 
@@ -98,9 +99,8 @@ def test_a_report_moves_a_worker_as_the_table_says_or_not_at_all(state: WorkerSt
     rig.up()
     worker = rig.fleet._state.workers["9000"]
     worker.state = state
-    own = {WorkerEvent.BATCH_SENT, WorkerEvent.BATCH_DONE, WorkerEvent.SILENT, WorkerEvent.HUNG, WorkerEvent.RETURNED}
     rig.report("9000", event.value, "why")
-    if event in own or event is WorkerEvent.LOADED:
+    if event not in STATE_EVENTS["node"]:
         assert worker.state is state
     else:
         assert worker.state is TRANSITIONS[state].get(event, state)
