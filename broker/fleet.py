@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from zts.broker import guests
 from zts.broker.events import BatchDone, BatchSent
 from zts.broker.fleet_events import (
     ControlArrived,
@@ -132,6 +133,10 @@ class Fleet:
     def count(self, name: str, by: int = 1) -> None:
         """Count an oddity that somebody else saw, to be shown in ``status`` and ``stats``."""
         self._state.count(name, by)
+
+    def refusal(self, hello: Hello, user_id: int, *, on_data: bool) -> tuple[str, str] | None:
+        """Return code and reason when the HELLO of another user of this host is to be refused, else None."""
+        return guests.refusal(self._state, hello, user_id, on_data=on_data)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the tables in short, for tests and ``status``."""

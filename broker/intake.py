@@ -15,7 +15,7 @@ from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets
 from zts.errors import RemoteProtocolError
 from zts.wire.codec import decode
-from zts.wire.messages import Body, Message
+from zts.wire.messages import Body, Hello, Message
 
 __all__ = ["CONTROL_BURST", "DATA_BURST", "Intake"]
 
@@ -86,7 +86,9 @@ class Intake:
                 while frame.more:
                     frame = receive(_NOBLOCK, False)
                     frames.append(frame)
-                take(connection, decode(frames, named=False), now)
+                message = decode(frames, named=False)
+                if type(message) is not Hello or self._admits(kind, connection, message, frame, now):
+                    take(connection, message, now)
             except zmq.Again:
                 return False
             except RemoteProtocolError as exc:
@@ -97,3 +99,11 @@ class Intake:
             if not option(_EVENTS) & _POLLIN:
                 return False
         return True
+
+    def _admits(self, kind: int, connection: bytes, hello: Hello, frame: zmq.Frame, now: float) -> bool:
+        """Ask whether a peer may say this HELLO; the kernel told libzmq whose process it is."""
+        try:
+            address = str(frame.get("Peer-Address"))
+        except (zmq.ZMQError, KeyError):
+            address = ""
+        return self._service.admits(kind, connection, hello, address, now)

@@ -43,7 +43,10 @@ class Journal:
         """Replace the content; a failure is logged, because serving goes on without a journal."""
         temporary = self.path.with_suffix(".new")
         try:
-            temporary.write_text(json.dumps(content, default=str))
+            text = json.dumps(content, default=str)
+            # Addresses in it may hold secrets, and users of models may enter the folder.
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+                file.write(text)
             os.replace(temporary, self.path)
         except (OSError, ValueError) as exc:
             _log.error("the journal %s cannot be written: %s", self.path, exc)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from math import inf
@@ -16,10 +17,11 @@ from typing import Any, Final
 
 from zts.broker import events as e
 from zts.broker import fleet_events as f
+from zts.broker import guests
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
 from zts.broker.local import LOCAL_CONNECTION, LocalPeer
-from zts.broker.outlet import Outlet
+from zts.broker.outlet import CLIENT, WORKER, Outlet
 from zts.broker.peers import ClientTable, WorkerRoutes
 from zts.broker.scheduler import Scheduler
 from zts.broker.sockets import Sockets
@@ -80,6 +82,7 @@ class BrokerService:
         broker_id: str,
     ) -> None:
         self.outlet = Outlet(sockets, settings.job_queue_bytes)
+        self._own_users = (0, os.geteuid())
         self._local: LocalPeer | None = None
         self._local_id: str | None = None
         self._scheduler = scheduler
@@ -183,6 +186,27 @@ class BrokerService:
         self.end_tick(now)
 
     # ------------------------------------------------------------ what peers say
+
+    def admits(self, kind: int, connection: bytes, hello: Hello, address: str, now: float) -> bool:
+        """Return whether a peer may say this HELLO; one that may not is told so.
+
+        Args:
+            kind: The socket, as in ``unreadable``.
+            connection: Where it came from.
+            hello: What it said.
+            address: What libzmq calls the peer's address.
+            now: Monotonic seconds.
+        """
+        user_id = guests.peer_user(address)
+        if user_id is None or user_id in self._own_users or kind == CLIENT:
+            return True
+        why = self._fleet.refusal(hello, user_id, on_data=kind == WORKER)
+        if why is None:
+            return True
+        if why[0] != "say_hello":
+            self.odd(why[0], f"HELLO of {hello.peer_id} as {hello.role}, by user {user_id}, was refused: {why[1]}", now)
+        self.outlet.refuse(kind, connection, Refused(*why))
+        return False
 
     def from_control(self, connection: bytes, message: Message, now: float) -> None:
         """Take in a message of the control socket."""

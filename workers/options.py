@@ -41,6 +41,7 @@ class WorkerOptions:
         header_key_sequence_id, header_key_sequence_start, header_key_sequence_end: Names of the sequence headers.
         site_dir: Folder with the packages of the model's requirements file; ``""``: none.
         python: Interpreter of the model's own virtual environment; ``""``: the node agent's.
+        is_other_user: It runs as another user than the node agent.
         started_at: Monotonic seconds of this host when the process was started, for its load time; 0: unknown.
     """
 
@@ -69,6 +70,7 @@ class WorkerOptions:
     header_key_sequence_end: str = "ts_request_sequence_end"
     site_dir: str = ""
     python: str = ""
+    is_other_user: bool = False
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""

@@ -96,6 +96,10 @@ class Settings:
     service_envelope: str = ""
     install_py_dep_per_model: bool = False
     requirements: str = "any"  # of archives: any, wheels (of named projects only) or refuse
+    model_user: str = ""  # as whom workers run: a name or number, with :group; "": as the node agent does
+    model_users: tuple[str, ...] = ()  # those that an archive may choose
+    memory_limit_bytes: int = 0  # of each worker; 0: none
+    worker_environment: tuple[str, ...] = ()  # all, or minimal and names; (): all, minimal for other users
     metrics_config: str = ""  # metrics.yaml; "": the packaged one
     metrics_mode: str = "log"  # log, prometheus or legacy
     metrics_auto_detect: bool = False
@@ -140,7 +144,7 @@ class Settings:
         values = dict(raw)
         try:
             values["endpoints"] = Endpoints(**values["endpoints"])
-            for name in ("load_models", "allowed_urls"):
+            for name in ("load_models", "allowed_urls", "model_users", "worker_environment"):
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)
