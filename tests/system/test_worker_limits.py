@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.conftest import Server, make_archive, wait_for
+from tests.system.conftest import Server, make_archive
 
 # Far above what Python needs, far below what the tests ask for.
 LIMIT = 512 << 20
