@@ -64,10 +64,11 @@ class Account:
         """Return the variables that tell a process who it is.
 
         Args:
-            scratch: Its temporary folder, also its home when it has no other; ``""``: the system's.
+            scratch: Its temporary folder, also its home when it has no other; ``""``: none.
         """
-        folder = scratch or "/tmp"
-        return {"HOME": self.home or folder, "USER": self.name, "LOGNAME": self.name, "TMPDIR": folder}
+        # Never a home that all may write to: Python looks for packages there.
+        who = {"HOME": self.home or scratch or "/", "USER": self.name, "LOGNAME": self.name}
+        return {**who, "TMPDIR": scratch} if scratch else who
 
 
 def find_account(text: str) -> Account:

@@ -31,6 +31,7 @@ __all__ = ["ModelUsers", "account_of", "log_rights"]
 
 _log = logging.getLogger("zts.node")
 _IPC: Final = "ipc://"
+_TEMPORARY: Final = ("TMPDIR", "TEMP", "TMP")
 
 
 def account_of(spec: ModelSpec) -> Account | None:
@@ -116,7 +117,7 @@ class ModelUsers:
         Args:
             account: The worker's user; None: this process's.
             environ: The node agent's environment.
-            scratch: Its temporary folder; ``""``: the system's.
+            scratch: Its temporary folder; ``""``: none.
 
         Raises:
             ConfigError: If ``blacklist_env_vars`` is no regular expression.
@@ -132,7 +133,7 @@ class ModelUsers:
         if account is None:
             return kept
         # Folders of the server's own user, which would be closed to this one.
-        theirs = {name: value for name, value in kept.items() if not name.startswith("XDG_")}
+        theirs = {name: value for name, value in kept.items() if not name.startswith("XDG_") and name not in _TEMPORARY}
         return {**theirs, **account.variables(scratch)}
 
     def _open_sockets(self, user_id: int) -> None:

@@ -11,6 +11,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,8 @@ class OpenServer(Server):
         return [interpreter()[0], "-P", "-m", "zts", name, *flags]
 
     def env(self) -> dict[str, str]:
-        return {**super().env(), "PYTHONPATH": interpreter()[1]}
+        cache = str(self.folder / "environments")
+        return {**super().env(), "PYTHONPATH": interpreter()[1], "ZTS_ENVIRONMENT_DIR": cache}
 
     def start_flags(self) -> list[str]:
         return [flag for flag in super().start_flags() if flag != "--disable-token-auth"]
@@ -327,3 +329,54 @@ def test_all_that_is_in_the_runtime_folder_is_closed_to_those_who_may_enter_it(
     for path in server.runtime_dir.iterdir():
         bits = 0o007 if path.name in opened else 0o077
         assert not stat.S_IMODE(path.lstat().st_mode) & bits, path
+
+
+def test_only_root_can_have_workers_of_other_users() -> None:
+    python, path = interpreter()
+    code = (
+        "from zts.workers.accounts import find_account\nprint(find_account('65001:65001'))\nfind_account('65002:65002')"
+    )
+    run = subprocess.run(
+        [python, "-P", "-c", code],
+        env={"PYTHONPATH": path},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        **as_user(ALICE),
+    )
+    assert "user_id=65001" in run.stdout  # its own
+    assert "zts runs as user 65001, and only root can start processes of other users" in run.stderr
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_folder_that_is_served_in_place_has_to_be_readable_to_it(
+    serve: Callable[..., OpenServer], readable: bool
+) -> None:
+    server = serve()
+    folder = server.store / "alice"
+    with zipfile.ZipFile(server.store / "alice.mar") as archive:
+        archive.extractall(folder)
+    folder.chmod(0o755 if readable else 0o700)
+    url = "/models?url=alice&initial_workers=1&synchronous=true"
+    answer = server.manage("POST", url, headers=server.key("management"))
+    if readable:
+        assert answer.status == 200, answer.body
+        assert server.ask("alice", "os.getuid(), 'MAR-INF' in os.listdir()") == (ALICE, True)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    else:
+        assert answer.status == 400
+        assert "cannot reach" in answer.json()["message"]
+        assert "/alice" in answer.json()["message"]
+
+
+def test_an_own_environment_is_used_by_another_user(serve: Callable[..., OpenServer]) -> None:
+    base: dict[str, str] = {"zts_memory_limit": "1g"}
+    server = serve(config={**base, "models": json.dumps({"v": {"1.0": {"user": f"{ALICE}:{ALICE}"}}})})
+    make_archive(server.store, "v", HANDLER, config="useVenv: true\n")
+    url = "/models?url=v.mar&initial_workers=1&synchronous=true"
+    answer = server.manage("POST", url, headers=server.key("management"), timeout_s=120)
+    assert answer.status == 200, answer.body
+    assert server.ask("v", "os.getuid()") == ALICE
+    assert server.ask("v", "sys.prefix").startswith(str(server.folder / "environments"))
+    assert server.ask("v", "open(sys.prefix + '/new', 'w')") == DENIED
