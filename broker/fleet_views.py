@@ -83,6 +83,8 @@ class Views:
             "device_type": device_type,
             "device_ids": device_ids,
             "priority": spec.priority,
+            "user": spec.user,
+            "memory_limit_bytes": spec.memory_limit_bytes,
             "config": dict(spec.config),
             "loaded_at_startup": spec.loaded_at_startup,
             "job_queue_size": spec.job_queue_size,

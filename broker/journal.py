@@ -45,9 +45,11 @@ class Journal:
         """Replace the content; a failure is logged, because serving goes on without a journal."""
         temporary = self.path.with_suffix(".new")
         try:
+            text = json.dumps(content, default=str)
             temporary.unlink(missing_ok=True)
-            with temporary.open("x") as file:
-                file.write(json.dumps(content, default=str))
+            # Addresses in it may hold secrets, and users of models may enter the folder.
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+                file.write(text)
             os.replace(temporary, self.path)
         except (OSError, ValueError) as exc:
             _log.error("the journal %s cannot be written: %s", self.path, exc)

@@ -16,6 +16,7 @@ from zts.allocator import keep_freed_memory
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
+from zts.broker.model_user_ids import model_user_ids
 from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets, open_sockets
@@ -84,7 +85,7 @@ def run(settings: Settings) -> int:
     ending = Ending(settings.drain_timeout_s)
     broker_id = uuid.uuid4().hex
     with _signals(ending) as wake_fd:
-        sockets = open_sockets(settings.endpoints, settings.model_uids)
+        sockets = open_sockets(settings.endpoints, model_user_ids(settings))
         is_over = False
         try:
             service = make_service(settings, sockets, broker_id)

@@ -147,6 +147,8 @@ def why_not_welcome(socket: str, hello: Hello, uid: int | None, access: Access) 
     if access.is_confined(uid) and (uid not in access.users(socket) or hello.role != Role.WORKER):
         whose = "a process of an unknown user" if uid is None else f"a process of user {uid}"
         return f"{whose} may not be {hello.role} on the {socket} socket"
+    if access.is_confined(uid) and "spec" in hello.info:
+        return f"a process of user {uid} may not bring a model of its own"
     return ""
 
 

@@ -214,8 +214,8 @@ def _bind(
             raise ServerError(f"the {name} address {endpoint} is in use; is another broker running?") from None
         raise ServerError(f"the {name} address {endpoint} cannot be opened: {exc.strerror}") from None
     if path:
-        # The umask of whoever starts us may leave it open to others. Where models have users, the filter is the check.
-        os.chmod(path, 0o600 if len(users - {0, os.geteuid()}) == 0 else 0o666)
+        # The umask of whoever starts us may leave it open to others. Users of models are let through by the node agent.
+        os.chmod(path, 0o600)
     return made
 
 

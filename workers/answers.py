@@ -6,6 +6,7 @@ Failure texts are TorchServe's, because clients match on them. The one mapping f
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Sequence
@@ -185,6 +186,15 @@ def failure_result(item_id: int, exc: BaseException) -> Result:
     return error_result(item_id, error)
 
 
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Return whether ``exc`` says that no more memory can be had, in Python's, the system's or torch's words."""
+    if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(exc, OSError):
+        return exc.errno == errno.ENOMEM
+    return isinstance(exc, RuntimeError) and ("can't allocate memory" in str(exc) or "bad_alloc" in str(exc))
+
+
 def failure_of(exc: BaseException) -> ZtsError:
     """Return what a client is told when a handler raised ``exc``: never more than it should know."""
     if isinstance(exc, PredictionException):
@@ -193,7 +203,7 @@ def failure_of(exc: BaseException) -> ZtsError:
         return HandlerFailed(str(exc.message), http_status=507 if status == 413 else status)
     if isinstance(exc, ZtsError):
         return exc  # raised, or given as an answer, on purpose: its message is meant for the client
-    if isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError" or "CUDA" in str(exc):
+    if is_out_of_memory(exc) or "CUDA" in str(exc):
         return OutOfResources("Out of resources")
     return HandlerFailed("Prediction failed")
 

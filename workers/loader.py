@@ -19,6 +19,7 @@ from zts.archive import ArchiveError, read_config_file
 from zts.archive.model_config import DEFAULT_CONFIG_FILE
 from zts.clock import monotonic
 from zts.errors import StartWorkersFailed
+from zts.workers.answers import is_out_of_memory
 from zts.workers.async_service import AsyncService
 from zts.workers.context import SERVER_VERSION, Context
 from zts.workers.entry_points import HandlerName, find_class, find_function, import_handler, parse_handler
@@ -216,7 +217,7 @@ def _phase(what: str) -> Iterator[None]:
 
 
 def _kind(exc: BaseException) -> str:
-    if isinstance(exc, MemoryError) or (isinstance(exc, RuntimeError) and "CUDA" in str(exc)):
+    if is_out_of_memory(exc) or (isinstance(exc, RuntimeError) and "CUDA" in str(exc)):
         return "memory"
     if isinstance(exc, ImportError):
         return "import"

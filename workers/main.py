@@ -31,6 +31,7 @@ from zts.workers.runner import Service
 __all__ = ["options_from_environment", "run"]
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NO_NEW_PRIVS: Final = 38
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _CONTROL_END_S: Final = 3.0
 _EXIT_LIMIT_S: Final = 10.0
@@ -97,6 +98,10 @@ def _prepare_process(options: WorkerOptions) -> None:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         # A parent that died before the call is noticed by the control thread, which compares getppid().
+    if options.is_other_user:
+        # Nor does it become anyone else by a program like sudo.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.path.isdir(options.model_dir):
         os.chdir(options.model_dir)
 

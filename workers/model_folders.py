@@ -34,6 +34,8 @@ _log = logging.getLogger("zts.node")
 _CACHE: Final = "cache"
 # Beside a cached folder: which archive it was unpacked from.
 _ORIGIN: Final = ".origin"
+# Beside a registration's folder: what its workers put into their temporary folder, if they run as another user.
+_SCRATCH: Final = ".tmp"
 
 
 class ModelFolders:
@@ -100,9 +102,22 @@ class ModelFolders:
         """
         if path.is_dir():
             return self._link(model_root(path.resolve()))
-        if self._clones:
-            return self._clone(path, max_bytes)
-        return unpack(path, self._home, max_total_bytes=max_bytes)
+        made = self._clone(path, max_bytes) if self._clones else unpack(path, self._home, max_total_bytes=max_bytes)
+        self.own_folder(made).chmod(0o700)  # users of other models may enter the folder that it is in
+        return made
+
+    def own_folder(self, folder: Path) -> Path:
+        """Return the whole folder of a registration, of what ``make`` returned."""
+        return self._home / folder.relative_to(self._home).parts[0]
+
+    def make_scratch(self, folder: Path, user_id: int, group_id: int) -> Path:
+        """Return the temporary folder of a registration's workers, which run as another user; made when missing."""
+        top = self.own_folder(folder)
+        scratch = top.with_name(f"{top.name}{_SCRATCH}")
+        with contextlib.suppress(FileExistsError):
+            scratch.mkdir(mode=0o700)
+            os.chown(scratch, user_id, group_id)
+        return scratch
 
     def _link(self, target: Path) -> Path:
         """Return a new link to a folder that is served in place.
@@ -118,8 +133,9 @@ class ModelFolders:
         """Delete what ``make`` made, with all that handlers put there; a folder behind a link is left alone."""
         if not folder.is_relative_to(self._home):
             return
-        top = self._home / folder.relative_to(self._home).parts[0]
+        top = self.own_folder(folder)
         _remove_tree(top)
+        _remove_tree(top.with_name(f"{top.name}{_SCRATCH}"))
         with self._lock:
             key = self._cached.pop(top, None)
         if key is not None:
@@ -193,7 +209,7 @@ class ModelFolders:
 
 def _remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
-    if not path.is_dir():
+    if not path.is_dir() or os.geteuid() == 0:  # root needs no leave, and must not follow what others put there
         return
     # A handler may have made folders that even their owner must not write to.
     for folder, _, _ in os.walk(path):

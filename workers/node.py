@@ -33,6 +33,7 @@ from zts.workers import agent_events as ev
 from zts.workers import environments
 from zts.workers.agent import Agent
 from zts.workers.figures import Figures, cpu_cores, find_gpus
+from zts.workers.model_users import account_of, log_rights
 from zts.workers.node_link import BrokerLink
 from zts.workers.node_metrics import NodeMetrics
 from zts.workers.options import WorkerOptions
@@ -251,6 +252,7 @@ class Node:
             self._broker_id = message.broker_id
             key = message.info.get("worker_key")
             self._worker_key = key if isinstance(key, bytes) else b""
+            self._store.users.open_sockets()
             for reply in owed:
                 self._reply(reply)
             self._metrics.forget_told()
@@ -388,14 +390,14 @@ class Node:
             if environment is not None:
                 options = replace(options, site_dir=environment.site_dir, python=environment.python)
             gpu = None if order.gpu_id is None else self._gpus[order.gpu_id]
-            env = worker_environment(
-                options,
-                base=self._environ,
-                gpu=gpu,
-                hide_gpus=bool(self._gpus),
-                blacklist=settings.blacklist_env_vars,
-            )
-            pid = self._processes.start(options, env)
+            account = account_of(order.spec)
+            if account is not None:
+                options = replace(options, is_other_user=True)
+            scratch = self._store.scratch(order.model_dir, account) if account is not None else ""
+            base = self._store.users.variables(account, self._environ, scratch)
+            env = worker_environment(options, base=base, gpu=gpu, hide_gpus=bool(self._gpus))
+            pid = self._processes.start(options, env, account)
+            log_rights(order.worker_id, pid, order.spec, account)
         except (OSError, ZtsError) as exc:
             reason = f"the process could not be started: {exc}"
             return ev.StartFailed(order.worker_id, order.epoch, reason)

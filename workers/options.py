@@ -42,6 +42,7 @@ class WorkerOptions:
         site_dir: Folder with the packages of the model's requirements file; ``""``: none.
         python: Interpreter of the model's own virtual environment; ``""``: the node agent's.
         token: Shown to the broker in HELLO (``zts.wire.worker_tokens``); ``""``: the broker wants none.
+        is_other_user: It runs as another user than the node agent.
         started_at: Monotonic seconds of this host when the process was started, for its load time; 0: unknown.
     """
 
@@ -71,6 +72,7 @@ class WorkerOptions:
     site_dir: str = ""
     python: str = ""
     token: str = ""
+    is_other_user: bool = False
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from zts.errors import ConfigError
 from zts.metrics.lines import PREFIX
 from zts.visible import visible
+from zts.workers.accounts import Account
 from zts.workers.agent_events import ExitCause, ProcessExited
 from zts.workers.events import (
     EXIT_DONE,
@@ -41,8 +40,10 @@ _DEAD_S: Final = 5.0
 _KEPT_CHARACTERS: Final = 1000  # of each
 # One environment string may have 128 KiB (MAX_ARG_STRLEN of the kernel).
 _MAX_OPTIONS_BYTES: Final = 120_000
-# Meant for the node agent or its supervisor, never for workers.
-_PRIVATE: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_LIMIT_AND_RUN: Final = (
+    "import os, resource, sys; limit = int(sys.argv[1]); "
+    "resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)); os.execv(sys.argv[2], sys.argv[2:])"
+)
 _EXIT_WORDS: Final = {
     EXIT_DONE: "it left though nobody asked it to",
     EXIT_LOAD_FAILED: "the model failed to load",
@@ -78,29 +79,16 @@ def worker_environment(
     base: Mapping[str, str],
     gpu: Gpu | None = None,
     hide_gpus: bool = False,
-    blacklist: str = "",
 ) -> dict[str, str]:
     """Return the environment of a worker process (TORCHSERVE.md 8.1).
 
     Args:
         options: The worker's orders.
-        base: The node agent's own environment.
+        base: What it gets of the node agent's environment (``ModelUsers.variables``).
         gpu: The only GPU that the worker may see.
         hide_gpus: Without ``gpu``: the host has GPUs, and this worker is not to see them.
-        blacklist: Regular expression; variables whose whole name matches are left out.
-
-    Raises:
-        ConfigError: If ``blacklist`` is no regular expression.
     """
-    try:
-        hidden = re.compile(blacklist) if blacklist else None
-    except re.error as exc:
-        raise ConfigError(f"blacklist_env_vars is no regular expression: {exc}") from None
-    env = {
-        name: value
-        for name, value in base.items()
-        if name not in _PRIVATE and not (hidden is not None and hidden.fullmatch(name))
-    }
+    env = dict(base)
     # PYTHONPATH gets the model's folders when zts has been imported (workers/import_path.py).
     env["TS_DECODE_INPUT_REQUEST"] = "true" if options.decode_input_request else "false"
     env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = "false"
@@ -136,6 +124,18 @@ def exit_reason(returncode: int, *, oom: bool, last_lines: Sequence[str], was_as
     elif returncode > 0 and last_lines:
         text += f": {last_lines[-1][:300]}"
     return text
+
+
+def _limited(command: list[str], limit_bytes: int) -> list[str]:
+    """Return ``command`` behind a step that bounds what it may allocate; 0: as it is.
+
+    RLIMIT_DATA counts what is private and writable. The limit of the whole address space would stop CUDA, which
+    reserves much more than it uses. The step is a program of its own, because none of the model's code is to run before
+    it, and for another user's process ``prlimit`` needs a capability that containers lack. It keeps the process id.
+    """
+    if not limit_bytes:
+        return command
+    return [command[0], "-I", "-S", "-c", _LIMIT_AND_RUN, str(limit_bytes), *command]
 
 
 class _Process:
@@ -213,8 +213,13 @@ class Processes:
         self._by_fd: dict[int, _Process] = {}
         self._by_id: dict[str, _Process] = {}
 
-    def start(self, options: WorkerOptions, env: Mapping[str, str]) -> int:
+    def start(self, options: WorkerOptions, env: Mapping[str, str], account: Account | None = None) -> int:
         """Start a process and return its pid.
+
+        Args:
+            options: Its orders.
+            env: Its environment.
+            account: As whom it runs; None: as this process.
 
         Raises:
             OSError: If it cannot be started (folder gone, no more processes, …).
@@ -224,7 +229,7 @@ class Processes:
         if not os.path.isdir(options.model_dir):
             raise OSError(f"the model's folder {options.model_dir} is gone")
         popen = subprocess.Popen(
-            self._command(options),
+            _limited(self._command(options), options.spec.memory_limit_bytes),
             cwd=options.model_dir,
             env=dict(env),
             stdin=subprocess.DEVNULL,
@@ -232,6 +237,9 @@ class Processes:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
+            user=None if account is None else account.user_id,
+            group=None if account is None else account.group_id,
+            extra_groups=None if account is None else account.groups,
         )
         process = _Process(options, popen, oom_kills(popen.pid))
         self._by_id[options.worker_id] = process

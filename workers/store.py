@@ -27,8 +27,10 @@ from zts.errors import BadArchive, BadRequest, DownloadFailed, ModelNotFound, Se
 from zts.registry import ModelSpec
 from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.workers import environments
+from zts.workers.accounts import Account
 from zts.workers.download import MAX_ARCHIVE_BYTES, check_allowed, download, file_name, is_url
 from zts.workers.model_folders import ModelFolders
+from zts.workers.model_users import ModelUsers, account_of
 
 __all__ = ["ModelStore", "Prepared", "check_url", "locate"]
 
@@ -131,6 +133,9 @@ class ModelStore:
         settings: Model store, allowed URLs, defaults; archives are unpacked below ``<runtime_dir>/models``.
         gpu_count: For the default number of workers.
         wake: Called, from a thread of the store, when ``take`` has something.
+
+    Attributes:
+        users: The other users as whom workers run.
     """
 
     def __init__(self, settings: Settings, *, gpu_count: int, wake: Callable[[], None]) -> None:
@@ -138,6 +143,7 @@ class ModelStore:
         self._gpu_count = gpu_count
         self._wake = wake
         self._folders = ModelFolders(Path(settings.runtime_dir) / "models")
+        self.users = ModelUsers(settings)
         self._orders: SimpleQueue[Callable[[], Prepared | None]] = SimpleQueue()
         self._done: SimpleQueue[Prepared] = SimpleQueue()
         self._lock = threading.Lock()
@@ -220,7 +226,7 @@ class ModelStore:
                     model_name_hint=_name_of(files.source, at_startup=at_startup),
                     gpu_count=self._gpu_count,
                 )
-                environments.ensure(files.folder, model=spec.name, settings=self._settings)
+                spec = self._as_its_user(spec, files)
                 spec = replace(spec, registration=uuid.uuid4().hex[:16], by_operator=by_operator)
                 with self._lock:
                     self._files[spec.files_id] = files
@@ -240,7 +246,7 @@ class ModelStore:
                 return Prepared(ticket=ticket, url=spec.url, model_dir=str(known.folder))
             url = check_url(spec.url, self._settings, by_operator=spec.by_operator)
             with self._found(url, place, reuse=True, by_operator=spec.by_operator) as files:
-                environments.ensure(files.folder, model=spec.name, settings=self._settings)
+                self._as_its_user(spec, files)
                 with self._lock:
                     if not self._fetching.get(spec.files_id):
                         raise ModelNotFound(f"Model not found: {spec.name}: it was unregistered meanwhile")
@@ -253,6 +259,23 @@ class ModelStore:
             self._names.leave(place)
             with self._lock:
                 self._fetching.pop(spec.files_id, None)
+
+    def _as_its_user(self, spec: ModelSpec, files: _Files) -> ModelSpec:
+        """Build the model's environment, open all to the user that it runs as, and return its record with that user.
+
+        Raises:
+            ZtsError: If that cannot be.
+        """
+        account = account_of(spec)  # before an environment is built for nothing
+        environment = environments.ensure(files.folder, model=spec.name, settings=self._settings)
+        if account is None:
+            return spec
+        self.users.admit(account, self._folders.own_folder(files.folder), files.folder, environment)
+        return replace(spec, user_id=account.user_id)
+
+    def scratch(self, model_dir: str, account: Account) -> str:
+        """Return the temporary folder of a model's workers that run as another user."""
+        return str(self._folders.make_scratch(Path(model_dir), account.user_id, account.group_id))
 
     @contextlib.contextmanager
     def _found(self, url: str, place: _Place, *, reuse: bool, by_operator: bool) -> Iterator[_Files]:

@@ -218,6 +218,10 @@ def _version(record: Mapping[str, Any]) -> dict[str, Any]:
         "batchPolicy": "adaptive" if delay_ms is None else "window",
         "priority": record.get("priority", "normal"),
     }
+    if record.get("user"):
+        out["user"] = record["user"]
+    if record.get("memory_limit_bytes"):
+        out["memoryLimit"] = record["memory_limit_bytes"]
     return out
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from zts.errors import ConfigError
+from zts.model_rights import LEAST_MEMORY_BYTES, parse_size, parse_user, shown_size
 
 __all__ = ["JAVA", "KEYS", "LATER", "Key", "convert", "nearest_key"]
 
@@ -111,6 +112,10 @@ _OURS: Final[Mapping[str, Key]] = {
     "zts_log_level": Key("log_level"),
     "zts_access_log": Key("access_log", "strict_bool"),
     "zts_requirements": Key("requirements", "requirements"),
+    "zts_model_user": Key("model_user", "user"),
+    "zts_model_users": Key("model_users", "users"),
+    "zts_memory_limit": Key("memory_limit_bytes", "size"),
+    "zts_worker_environment": Key("worker_environment", "worker_environment"),
     "zts_max_connections": Key("max_connections", "count"),
     "zts_max_connections_per_address": Key("max_connections_per_address", "count"),
 }
@@ -167,7 +172,8 @@ def convert(name: str, text: str, kind: str, warn: Callable[[str], None] = lambd
     (float), ``minutes`` (float; what is no number is 60, as with TorchServe), ``bool`` (TorchServe's: all but ``true``
     is false), ``not_bool`` (its opposite), ``strict_bool``, ``oip``, ``list`` (comma separated, trimmed), ``json`` (a
     mapping), ``regex``, ``regexes`` (a list of them), ``metrics_mode``, ``http_wire``, ``broker``,
-    ``requirements``.
+    ``requirements``, ``user`` (as ``model_rights`` writes it), ``users`` (a list of them), ``size`` (bytes),
+    ``worker_environment`` (a list).
 
     Args:
         name: The key, for messages.
@@ -288,6 +294,35 @@ def _requirements(name: str, text: str, warn: _Warn) -> str:
     return text.lower()
 
 
+def _user(name: str, text: str, warn: _Warn) -> str:
+    if text and parse_user(text) is None:
+        raise ConfigError(f"{name}={text}: the name or number of a user is needed, with :group behind it if you like")
+    return text
+
+
+def _users(name: str, text: str, warn: _Warn) -> tuple[str, ...]:
+    return tuple(_user(name, part, warn) for part in _list(name, text, warn))
+
+
+def _size(name: str, text: str, warn: _Warn) -> int:
+    if text in ("", "0"):
+        return 0
+    size = parse_size(text)
+    if size is None:
+        least = shown_size(LEAST_MEMORY_BYTES)
+        raise ConfigError(f"{name}={text}: a size such as 4g or 512m is needed, {least} or more (0: no limit)")
+    return size
+
+
+def _worker_environment(name: str, text: str, warn: _Warn) -> tuple[str, ...]:
+    rules = _list(name, text, warn)
+    if rules and (("all" in rules) == ("minimal" in rules) or ("all" in rules and len(rules) > 1)):
+        raise ConfigError(
+            f"{name}={text}: all, or minimal, or minimal,NAME,… is needed; names may be patterns such as HF_*"
+        )
+    return rules
+
+
 def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
         value = json.loads(text or "{}")
@@ -316,4 +351,8 @@ _READERS: Final[Mapping[str, Callable[[str, str, _Warn], Any]]] = {
     "http_wire": _http_wire,
     "broker": _broker,
     "requirements": _requirements,
+    "user": _user,
+    "users": _users,
+    "size": _size,
+    "worker_environment": _worker_environment,
 }

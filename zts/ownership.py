@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from zts.access_lists import is_private
 from zts.errors import ConfigError
 
 __all__ = ["check_ours", "is_our_file", "make_private_folder"]
@@ -60,7 +61,8 @@ def make_private_folder(folder: Path) -> None:
         with contextlib.suppress(FileExistsError):  # a file, or a link: refused below
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_ours(folder)
-        folder.chmod(0o700)
+        if not is_private(folder):  # a change of the mode would shut out the users of models, too
+            folder.chmod(0o700)
     except OSError as exc:
         raise ConfigError(f"the runtime folder {folder} cannot be made: {exc.strerror}") from None
 

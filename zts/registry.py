@@ -65,6 +65,9 @@ class ModelSpec:
         loaded_at_startup: Named on the command line or in the configuration.
         registration: Made by the node that prepared it; each registration has unpacked files of its own.
         by_operator: ``url`` was said on the command line, in the configuration or in a snapshot.
+        user: As whom its workers run (``zts/model_rights.py``); ``""``: as the node agent does.
+        user_id: That user's number on the node that prepared it; -1: none, or not known yet.
+        memory_limit_bytes: Most memory of each worker; 0: no limit.
         config: The whole model-config.yaml mapping, for the handler.
     """
 
@@ -93,6 +96,9 @@ class ModelSpec:
     loaded_at_startup: bool = False
     registration: str = ""
     by_operator: bool = False
+    user: str = ""
+    user_id: int = -1
+    memory_limit_bytes: int = 0
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -96,6 +96,10 @@ class Settings:
     service_envelope: str = ""
     install_py_dep_per_model: bool = False
     requirements: str = "any"  # of archives: any, wheels (of named projects only) or refuse
+    model_user: str = ""  # as whom workers run: a name or number, with :group; "": as the node agent does
+    model_users: tuple[str, ...] = ()  # those that an archive may choose
+    memory_limit_bytes: int = 0  # of each worker; 0: none
+    worker_environment: tuple[str, ...] = ()  # all, or minimal and names; (): all, minimal for other users
     metrics_config: str = ""  # metrics.yaml; "": the packaged one
     metrics_mode: str = "log"  # log, prometheus or legacy
     metrics_auto_detect: bool = False
@@ -118,7 +122,6 @@ class Settings:
     access_log: bool = True
     max_connections: int = 0  # of one HTTP server, in all; 0: as many as its descriptors allow
     max_connections_per_address: int = 0  # 0: no bound
-    model_uids: tuple[int, ...] = ()  # users whose processes may be workers, and nothing else, beside the server's own
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:
@@ -141,7 +144,7 @@ class Settings:
         values = dict(raw)
         try:
             values["endpoints"] = Endpoints(**values["endpoints"])
-            for name in ("load_models", "allowed_urls", "model_uids"):
+            for name in ("load_models", "allowed_urls", "model_users", "worker_environment"):
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zts.errors import BadArchive
+from zts.model_rights import parse_size
 from zts.regular_file import open_regular
 
 __all__ = ["DEFAULT_CONFIG_FILE", "ConfigKeys", "read_config_file", "take_keys", "wire_form"]
@@ -46,6 +47,8 @@ class ConfigKeys:
     max_attempts: int | None = None
     prefetch: bool | None = None
     batch_policy: str | None = None
+    user: str | None = None
+    memory_limit_bytes: int | None = None
 
 
 def read_config_file(model_dir: Path, config_file: str = DEFAULT_CONFIG_FILE) -> dict[str, Any]:
@@ -152,6 +155,11 @@ def _ids(value: Any) -> tuple[int, ...] | None:
     return tuple(value) if isinstance(value, list) and all(_is_int(item) and item >= 0 for item in value) else None
 
 
+def _user(value: Any) -> str | None:
+    # Any text: one that is no user's is refused later, not ignored, because the server's own would take its place.
+    return str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+
+
 # yaml key → (field of ConfigKeys, reader). A reader returns None for what it cannot use.
 _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "minWorkers": ("min_workers", _raised_to_one),
@@ -171,6 +179,8 @@ _KEYS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "maxAttempts": ("max_attempts", _count(1)),
     "prefetch": ("prefetch", _flag),
     "batchPolicy": ("batch_policy", _word("window", "adaptive")),
+    "user": ("user", _user),
+    "memoryLimit": ("memory_limit_bytes", parse_size),
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from zts.archive.manifest import DEFAULT_VERSION, RUNTIMES, Manifest, read_manifest
 from zts.archive.model_config import DEFAULT_CONFIG_FILE, ConfigKeys, read_config_file, take_keys, wire_form
 from zts.errors import BadArchive, BadRequest
+from zts.model_rights import allowed_memory, allowed_user, parse_size, parse_user
 from zts.registry import ModelSpec
 from zts.settings import Settings
 
@@ -50,6 +51,8 @@ def read_model(
         BadArchive: If manifest or model-config.yaml are unusable, or nothing names a handler.
         BadRequest: If the runtime, a name, the version or the batch size is not valid.
     """
+    # By hand there is no operator but who starts it, and no other user to become.
+    is_by_hand = settings is None
     settings = settings if settings is not None else _no_settings()
     manifest = read_manifest(model_dir)
     name = _name(manifest, args, model_name_hint or model_dir.name)
@@ -59,6 +62,7 @@ def read_model(
     json_keys = _models_entry(settings, name, version)
     min_workers, max_workers = _worker_range(keys, json_keys, args, name)
     max_batch_delay_s = _batch_delay(keys, json_keys, args)
+    rights = {} if is_by_hand else _rights(keys, _models_map(settings, name, version), settings)
     snapshot = args.get("snapshot")
     spec = ModelSpec(
         name=name,
@@ -75,6 +79,7 @@ def read_model(
         config=wire_form(config),
         **_budgets(keys, json_keys, args, settings),
         **_from_file_only(keys, settings),
+        **rights,
     )
     if isinstance(snapshot, Mapping):
         return _restored(spec, snapshot)
@@ -138,6 +143,27 @@ def _from_file_only(keys: ConfigKeys, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _rights(keys: ConfigKeys, entry: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return as whom the model runs and with how much memory; ``entry`` is the operator's, of the key ``models``.
+
+    Raises:
+        BadRequest: If the archive asks for more than it may, or the operator's words are not usable.
+    """
+    user = parse_user(entry["user"]) if "user" in entry else None
+    memory = parse_size(entry["memoryLimit"]) if "memoryLimit" in entry else None
+    for key, read in (("user", user), ("memoryLimit", memory)):
+        if key in entry and read is None:
+            raise BadRequest(f"{key}: {entry[key]!r} in the configuration key models is not usable")
+    return {
+        "user": allowed_user(
+            archive=keys.user, operator=user, default=settings.model_user, listed=settings.model_users
+        ),
+        "memory_limit_bytes": allowed_memory(
+            archive=keys.memory_limit_bytes, operator=memory, default=settings.memory_limit_bytes
+        ),
+    }
+
+
 def _no_settings() -> Settings:
     from zts.settings import Endpoints
 
@@ -178,12 +204,15 @@ def _read_config(model_dir: Path, manifest: Manifest | None) -> dict[str, Any]:
     return read_config_file(model_dir) if (model_dir / DEFAULT_CONFIG_FILE).is_file() else {}
 
 
-def _models_entry(settings: Settings, name: str, version: str) -> ConfigKeys:
-    """Return the entry of configuration key ``models``; values below 1 count as absent there."""
+def _models_map(settings: Settings, name: str, version: str) -> Mapping[str, Any]:
     versions = settings.models.get(name)
     entry = versions.get(version) if isinstance(versions, Mapping) else None
-    if not isinstance(entry, Mapping):
-        return ConfigKeys()
+    return entry if isinstance(entry, Mapping) else {}
+
+
+def _models_entry(settings: Settings, name: str, version: str) -> ConfigKeys:
+    """Return the entry of configuration key ``models``; values below 1 count as absent there."""
+    entry = _models_map(settings, name, version)
     names = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
     usable = {key: entry[key] for key in names if (_number(entry.get(key)) or 0) >= 1}
     return take_keys(usable, model=name)

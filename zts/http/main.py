@@ -203,7 +203,9 @@ class HttpService:
         temporary = path.with_suffix(".tmp")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"pid": os.getpid(), **self.addresses}), encoding="utf-8")
+            text = json.dumps({"pid": os.getpid(), **self.addresses})
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+                file.write(text)
             temporary.replace(path)
         except OSError as exc:
             _log.warning("%s cannot be written: %s", path, exc.strerror)

@@ -50,6 +50,8 @@ def test_describe_shows_the_whole_record(rig: Rig):
         "device_type": "cpu",
         "device_ids": [],
         "priority": "normal",
+        "user": "",
+        "memory_limit_bytes": 0,
         "config": {},
         "loaded_at_startup": False,
         "job_queue_size": 100,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from zts.registry import ModelSpec
 from zts.wire.heads import JobHead, ResultHead, pack_job_head, unpack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.wire.values import decode_value
-from zts.workers.answers import PredictionException
+from zts.workers.answers import PredictionException, failure_of
 from zts.workers.context import Context
 from zts.workers.options import WorkerOptions
 from zts.workers.service import Service
@@ -300,3 +301,19 @@ def test_rows_are_the_handlers_own() -> None:
         return answers
 
     assert [row.body for row in make_service(handle).run(items(b"a", b"b"))] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), 507),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA"), 507),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: …"), 507),
+        (RuntimeError("std::bad_alloc"), 507),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 507),
+        (OSError(errno.ENOENT, "can't allocate memory"), 503),
+        (ValueError("can't allocate memory"), 503),
+    ],
+)
+def test_no_more_memory_is_507_in_whoevers_words(error: BaseException, status: int) -> None:
+    assert failure_of(error).http_status == status

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import pytest
 
 from zts.errors import ConfigError
 from zts.registry import ModelSpec
+from zts.settings import Endpoints, Settings
 from zts.workers.events import EXIT_DONE, EXIT_OUT_OF_MEMORY
 from zts.workers.figures import Gpu, _parse_nvidia_smi, find_gpus
+from zts.workers.model_users import ModelUsers
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 from zts.workers.processes import exit_reason, worker_command, worker_environment
+from zts.workers.variables import kept_variables
 
 LISTING = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)
@@ -67,7 +71,9 @@ def test_cuda_visible_devices_limits_and_orders_them(three: Path, visible: str, 
 
 def test_environment_is_the_agents_without_what_is_hidden_plus_torchserves() -> None:
     base = {"PYTHONPATH": "/lib", "AWS_KEY": "k", "AWS": "a", "NOTIFY_SOCKET": "/s", "HOME": "/h"}
-    env = worker_environment(options(handler="pkg/h.py:f"), base=base, blacklist="AWS_.*")
+    hidden = re.compile("AWS_.*")
+    kept = kept_variables(base, rules=(), blacklist=hidden, is_other_user=False)
+    env = worker_environment(options(handler="pkg/h.py:f"), base=kept)
     text = env.pop(OPTIONS_VARIABLE)
     assert WorkerOptions.from_json(text) == options(handler="pkg/h.py:f")
     assert env == {
@@ -93,8 +99,9 @@ def test_threads_that_the_user_set_stand() -> None:
 
 
 def test_hidden_variables_need_a_regular_expression() -> None:
+    settings = Settings(runtime_dir="", endpoints=Endpoints.in_folder("/r"), blacklist_env_vars="(")
     with pytest.raises(ConfigError, match="no regular expression"):
-        worker_environment(options(), base={}, blacklist="(")
+        ModelUsers(settings).variables(None, {})
 
 
 def test_command_line_shows_role_model_and_slot() -> None:
