@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from zts.archive.regular_files import open_regular
 from zts.errors import BadRequest
 
 __all__ = ["add_content", "check_wheels_only"]
@@ -70,6 +71,9 @@ def _add_file(key: Any, path: Path, model_dir: Path, environ: Mapping[str, str],
                 continue
             if named.is_dir():
                 _add_tree(key, named)
+            elif not named.is_file():
+                if str(named) != os.devnull:
+                    raise BadRequest(f"{path.name} names {named.name}, which is neither a file nor a folder")
             elif named.suffix in (".txt", ".in", ".pip", ".cfg"):
                 _add_file(key, named, model_dir, environ, seen)
             else:
@@ -79,7 +83,7 @@ def _add_file(key: Any, path: Path, model_dir: Path, environ: Mapping[str, str],
 
 def _lines(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the lines that pip sees: continued ones joined, comments gone, variables filled in."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise BadRequest(f"{path.name} is larger than {_MAX_BYTES} bytes")
@@ -130,6 +134,6 @@ def _add_tree(key: Any, folder: Path) -> None:
 
 def _add_bytes(key: Any, path: Path) -> None:
     key.update(b"\0file\0")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             key.update(chunk)

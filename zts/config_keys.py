@@ -111,6 +111,7 @@ _OURS: Final[Mapping[str, Key]] = {
     "zts_log_level": Key("log_level"),
     "zts_access_log": Key("access_log", "strict_bool"),
     "zts_requirements": Key("requirements", "requirements"),
+    "zts_download_min_rate": Key("download_min_rate", "count"),
     "zts_max_connections": Key("max_connections", "count"),
     "zts_max_connections_per_address": Key("max_connections_per_address", "count"),
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from zts.archive.regular_files import open_regular
 from zts.errors import BadArchive
 
 __all__ = ["DEFAULT_VERSION", "MANIFEST_PATH", "RUNTIMES", "Manifest", "read_manifest"]
@@ -48,7 +49,7 @@ def read_manifest(model_dir: Path) -> Manifest | None:
     """
     path = model_dir / MANIFEST_PATH
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from zts.archive.regular_files import open_regular
 from zts.errors import BadArchive
 
 __all__ = ["DEFAULT_CONFIG_FILE", "ConfigKeys", "read_config_file", "take_keys", "wire_form"]
@@ -60,7 +61,7 @@ def read_config_file(model_dir: Path, config_file: str = DEFAULT_CONFIG_FILE) ->
     if not path.is_relative_to(model_dir.resolve()):
         raise BadArchive(f"the manifest's configFile {config_file!r} lies outside the archive")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as exc:
         raise BadArchive(f"{config_file} cannot be read: {exc.strerror}") from None
