@@ -1,7 +1,7 @@
 """Threads that work off the model store's orders. Layer 3: threads.
 
-An order may wait for a host for long, so a new thread is made whenever all others have something to do, up to a bound
-above what slow hosts can hold. Orders of one line are worked off one after another, and hold no thread until it is
+An order may wait for a host for long, so a new thread is made whenever all others have something to do, up to a bound.
+Orders of one line are worked off one after another, and hold no thread until it is
 their turn.
 """
 
@@ -22,18 +22,20 @@ class OrderThreads:
 
     Args:
         first: Run before any order, in a thread; orders wait for its end.
+        name: Begins the threads' names.
     """
 
-    def __init__(self, first: Callable[[], None]) -> None:
+    def __init__(self, first: Callable[[], object], *, name: str = "store") -> None:
+        self._name = name
         self._changed = threading.Condition()
         self._orders: deque[Callable[[], None]] = deque()
         self._lines: dict[str, deque[Callable[[], None]]] = {}
         self._count = 0
         self._idle = 0
         self._begun = threading.Event()
-        threading.Thread(target=self._begin, args=(first,), name="store-begin", daemon=True).start()
+        threading.Thread(target=self._begin, args=(first,), name=f"{name}-begin", daemon=True).start()
 
-    def _begin(self, first: Callable[[], None]) -> None:
+    def _begin(self, first: Callable[[], object]) -> None:
         try:
             first()
         finally:
@@ -56,7 +58,7 @@ class OrderThreads:
             self._changed.notify()
             return
         # Daemon threads: a shutdown does not wait for a large archive.
-        thread = threading.Thread(target=self._work, name=f"store-{self._count}", daemon=True)
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{self._count}", daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the system has no more

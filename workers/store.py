@@ -149,7 +149,10 @@ class ModelStore:
         self._fetching: dict[str, bool] = {}  # files_id of ``fetch`` under way → still wanted
         self._origins: dict[Path, str] = {}  # file of the store → address that it is known to come from
         self._unpacking = threading.Semaphore(_UNPACKING)
+        self._swept = threading.Event()
         self._threads = OrderThreads(self._sweep)
+        # Their own: however many hosts are slow, what is in the store already is served.
+        self._fetch_threads = OrderThreads(self._swept.wait, name="fetch")
 
     def prepare(self, ticket: object, args: Mapping[str, Any]) -> None:
         """Order: find, unpack and read the model of a ``models.register`` request."""
@@ -194,6 +197,8 @@ class ModelStore:
             self._folders.sweep()  # before anything is unpacked: the room may be needed
         except OSError as exc:
             _log.warning("what earlier starts have left cannot be removed: %s", exc)
+        finally:
+            self._swept.set()
 
     def _order(self, prepare: Callable[[], Prepared], url: object) -> None:
         """Have ``prepare`` run, behind all orders that fetch a file of the same name."""
@@ -202,11 +207,13 @@ class ModelStore:
             self._done.put(prepare())
             self._wake()
 
+        if not isinstance(url, str) or not is_url(url):
+            self._threads.put(work)
+            return
         line = ""
-        if isinstance(url, str) and is_url(url):
-            with contextlib.suppress(ZtsError):
-                line = file_name(url)
-        self._threads.put(work, line=line)
+        with contextlib.suppress(ZtsError):
+            line = file_name(url)
+        self._fetch_threads.put(work, line=line)
 
     def _prepare(self, ticket: object, args: Mapping[str, Any]) -> Prepared:
         at_startup = args.get("at_startup") is True
