@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
-import io
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ import tempfile
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from zts.archive.regular_files import NotRegular, pinned
 from zts.clock import monotonic
@@ -89,9 +88,9 @@ def download(
     partial = ""
     try:
         handle, partial = tempfile.mkstemp(prefix=".downloading-", dir=store)
-        with os.fdopen(handle, "wb") as file, _open(address, patterns, pace) as (source, mode_of_copy):
+        with os.fdopen(handle, "wb") as file, _open(address, patterns, pace) as source:
             _copy(source, file, max_bytes, monotonic() + whole_s)
-            os.fchmod(file.fileno(), mode_of_copy(os.fstat(file.fileno())))
+            os.fchmod(file.fileno(), source.mode_of_copy(os.fstat(file.fileno())))
         os.link(partial, target)  # unlike a rename it never replaces what somebody else put there meanwhile
     except FileExistsError:
         raise _exists(target) from None
@@ -133,11 +132,25 @@ def _cause(exc: Exception) -> str:
     return visible(" ".join(re.sub(r"\(_ssl\.c:\d+\)", "", text).split()))
 
 
+class _Source(NamedTuple):
+    """What is copied.
+
+    Attributes:
+        read: Returns what is there of at most so many bytes, ``b""`` at the end.
+        length: How many bytes come; None: not known before the end.
+        expected: How many probably come.
+        mode_of_copy: Returns the mode of a copy by its ``stat``.
+    """
+
+    read: Callable[[int], bytes]
+    length: int | None
+    expected: int
+    mode_of_copy: Callable[[os.stat_result], int]
+
+
 @contextlib.contextmanager
-def _open(
-    address: Address, patterns: Sequence[str], pace: Pace
-) -> Iterator[tuple[IO[bytes], Callable[[os.stat_result], int]]]:
-    """Open what is allowed, and tell which mode a copy (of that ``stat``) gets."""
+def _open(address: Address, patterns: Sequence[str], pace: Pace) -> Iterator[_Source]:
+    """Open what is allowed."""
     if address.scheme == "file":
         with pinned(address.path) as found:
             # Looked at again: this is what is read, whatever the name meant before.
@@ -146,7 +159,8 @@ def _open(
             if stat.S_ISDIR(found.info.st_mode):
                 raise ValueError("it is a folder; copy it into the model store and register it by its name")
             with found.open() as file:
-                yield file, functools.partial(_mode_of_copy, file, found.info)
+                mode = functools.partial(_mode_of_copy, file, found.info)
+                yield _Source(file.read1, None, found.info.st_size, mode)
         return
 
     def allow(redirection: str) -> str:
@@ -156,7 +170,7 @@ def _open(
         return to.text
 
     with open_web(address.text, pace, allow) as answer:
-        yield answer, lambda copy: _FILE_MODE
+        yield _Source(answer.read1, answer.length, answer.length or 0, lambda copy: _FILE_MODE)
 
 
 def _mode_of_copy(file: IO[bytes], source: os.stat_result, copy: os.stat_result) -> int:
@@ -170,21 +184,19 @@ def _mode_of_copy(file: IO[bytes], source: os.stat_result, copy: os.stat_result)
     return 0o600 | granted
 
 
-def _copy(source: IO[bytes], target: IO[bytes], max_bytes: int, deadline: float) -> None:
-    length = getattr(source, "length", None)
-    if isinstance(length, int) and length > max_bytes:
+def _copy(source: _Source, target: IO[bytes], max_bytes: int, deadline: float) -> None:
+    length = source.length
+    if length is not None and length > max_bytes:
         raise ValueError(f"it has {length} bytes, at most {max_bytes} are fetched")
-    if isinstance(length, int) and length > shutil.disk_usage(target.fileno()).free:
-        raise ValueError(f"it has {length} bytes, and the model store has not so much room")
-    # What is there, instead of a whole chunk: limits are looked at while it comes.
-    read = source.read1 if isinstance(source, (http.client.HTTPResponse, io.BufferedReader)) else source.read
+    if source.expected > shutil.disk_usage(target.fileno()).free:
+        raise ValueError(f"it has {source.expected} bytes, and the model store has not so much room")
     copied = 0
-    while copied != length and (chunk := read(_CHUNK_BYTES)):
+    while copied != length and (chunk := source.read(_CHUNK_BYTES)):
         copied += len(chunk)
         if copied > max_bytes:
             raise ValueError(f"it has more than {max_bytes} bytes")
         if monotonic() > deadline:
             raise ValueError("it took too long")
         target.write(chunk)
-    if isinstance(length, int) and copied < length:
+    if length is not None and copied < length:
         raise ValueError(f"the connection ended after {copied} of {length} bytes")

@@ -9,6 +9,7 @@ import shutil
 import socket
 import ssl
 import stat
+import struct
 import subprocess
 import threading
 import zipfile
@@ -254,6 +255,30 @@ def test_a_copy_for_another_group_is_for_nobody_unless_the_source_is_for_all(tmp
         source.chmod(mode)
         made = download(f"file://{source}", store, ("file://.*",))
         assert stat.S_IMODE(made.stat().st_mode) == copy
+
+
+def test_a_copy_of_a_file_with_an_access_list_is_for_its_owner_only(tmp_path: Path) -> None:
+    source = archive(tmp_path / "m.mar")
+    # Version 2; owner rw, a user r, group r, mask r, others r.
+    rows = [(1, 6, 0xFFFFFFFF), (2, 4, 12345), (4, 4, 0xFFFFFFFF), (16, 4, 0xFFFFFFFF), (32, 4, 0xFFFFFFFF)]
+    value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *row) for row in rows)
+    try:
+        os.setxattr(source, "system.posix_acl_access", value)
+    except OSError as exc:
+        pytest.skip(f"the file system of the temporary folder has no access lists: {exc}")
+    store = tmp_path / "store"
+    store.mkdir()
+    assert stat.S_IMODE(download(f"file://{source}", store, ("file://.*",)).stat().st_mode) == 0o600
+
+
+def test_a_file_for_which_there_is_no_room_is_not_begun(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    with (tmp_path / "sparse.mar").open("wb") as file:
+        file.truncate(shutil.disk_usage(store).free * 2)
+    with pytest.raises(DownloadFailed, match="the model store has not so much room"):
+        download(f"file://{tmp_path}/sparse.mar", store, ("file://.*",))
+    assert list(store.iterdir()) == []
 
 
 # ------------------------------------------------------------ what requests and manifests name

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from io import BufferedReader
 
 __all__ = ["NotRegular", "PinnedFile", "open_regular", "pinned"]
 
@@ -43,7 +43,7 @@ class PinnedFile:
         """Whether it can be read without waiting for somebody."""
         return stat.S_ISREG(self.info.st_mode)
 
-    def open(self) -> BinaryIO:
+    def open(self) -> BufferedReader:
         """Open this very file for reading, whatever its name means by now.
 
         Raises:
@@ -54,7 +54,7 @@ class PinnedFile:
             raise NotRegular(self._path, self.info.st_mode)
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         try:
-            return os.fdopen(os.open(f"/proc/self/fd/{self._fd}", flags), "rb")
+            return open(os.open(f"/proc/self/fd/{self._fd}", flags), "rb")
         except OSError as exc:
             raise OSError(exc.errno, exc.strerror, self._path) from None
 
@@ -73,7 +73,7 @@ def pinned(path: str | os.PathLike[str]) -> Iterator[PinnedFile]:
         os.close(fd)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading; never waits for another process.
 
     Raises:
