@@ -587,3 +587,29 @@ def test_rules_hold_for_what_was_fetched_before_as_well(opened: Callable[..., St
     archive(store.folder / "m.mar")
     assert store.refused(url=f"http://127.0.0.1:{hosts.port}/good/m.mar", resent=True).http_status == 404
     assert hosts.asked == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_of_the_environment_is_used(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """The proxy looks names up; it is asked for the one form of the address."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            asked.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 403 Not through here\r\ncontent-length: 0\r\n\r\n")
+
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(DownloadFailed, match="403 Not through here"):
+            download(f"{scheme}://NOWHERE.example.:8080/./m.mar", tmp_path, (rf"{scheme}://nowhere\.example:8080/.*",))
+        thread.join()
+    wanted = {"http": b"GET http://nowhere.example:8080/m.mar ", "https": b"CONNECT nowhere.example:8080 "}
+    assert asked[0].startswith(wanted[scheme])
