@@ -7,6 +7,7 @@ their turn.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from typing import Final
 __all__ = ["OrderThreads"]
 
 _MOST: Final = 32
+_log = logging.getLogger("zts.node")
 
 
 class OrderThreads:
-    """Run orders in their sequence, each in a thread; orders must not raise.
+    """Begin orders in their sequence, each in a thread.
 
     Args:
         first: Run before any order, in a thread; orders wait for its end.
@@ -95,4 +97,7 @@ class OrderThreads:
                     self._changed.wait()
                 self._idle -= 1
                 order = self._orders.popleft()
-            order()
+            try:
+                order()
+            except Exception:
+                _log.exception("an order of the model store failed")  # the thread goes on, or there are none at last

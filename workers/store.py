@@ -228,7 +228,7 @@ class ModelStore:
                     url=url,
                     args=args,
                     settings=self._settings,
-                    model_name_hint=_name_of(files.source, at_startup=at_startup),
+                    model_name_hint=_name_of(_file_name_of(url), at_startup=at_startup, is_file=files.source.is_file()),
                     gpu_count=self._gpu_count,
                     is_operators_folder=by_operator and files.source.is_dir(),
                 )
@@ -330,13 +330,17 @@ class ModelStore:
             return Prepared(ticket=ticket, url=url, error=ServerError(f"cannot prepare {url}: {exc}"))
 
 
-def _name_of(path: Path, *, at_startup: bool) -> str:
+def _file_name_of(url: str) -> str:
+    """Return the name of a file or folder as it was registered, whatever it is a link to."""
+    return file_name(url) if is_url(url) else os.path.basename(url.rstrip("/"))
+
+
+def _name_of(name: str, *, at_startup: bool, is_file: bool) -> str:
     """Return the name of a model whose archive says none: of a start as TorchServe makes it, else the file's."""
-    name = path.name
     if at_startup:
         stem = name.rpartition(".")[0] if ".mar" in name or ".model" in name else name
         return re.sub(r"[^A-Za-z0-9_]", "_", stem)
     for suffix in (".tar.gz", ".tgz", ".mar", ".zip", ".model"):
-        if path.is_file() and name.lower().endswith(suffix):
+        if is_file and name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
