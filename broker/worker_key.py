@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from zts.ownership import is_our_file
+from zts.regular_file import read_regular
 from zts.wire.worker_tokens import KEY_BYTES
 
 __all__ = ["KEY_FILE", "read_or_make_key"]
@@ -23,7 +24,7 @@ def read_or_make_key(runtime_dir: str) -> bytes:
     """Return the instance's key; one that cannot be kept is good until this broker ends."""
     path = Path(runtime_dir) / KEY_FILE
     with contextlib.suppress(OSError):
-        if is_our_file(path) and len(key := path.read_bytes()) == KEY_BYTES:
+        if is_our_file(path) and len(key := read_regular(path)) == KEY_BYTES:
             return key
     key = secrets.token_bytes(KEY_BYTES)
     temporary = path.with_name(f".{KEY_FILE}.{secrets.token_hex(4)}")

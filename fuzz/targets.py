@@ -7,8 +7,10 @@ much memory is a finding. ``SEEDS`` has a few sound inputs for each, from which 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 from fuzz.scratch import scratch_folder
 from zts.archive.manifest import read_manifest
@@ -25,7 +27,7 @@ from zts.wire import messages as m
 from zts.wire.codec import decode, encode
 from zts.wire.heads import ResultHead, pack_parts, pack_result_head, unpack_job_head, unpack_parts, unpack_result_head
 from zts.wire.values import decode_value, encode_value
-from zts.workers.download import check_allowed, file_name, is_url
+from zts.workers.source_rules import file_name, is_allowed, is_url, parse_address
 
 __all__ = ["SEEDS", "TARGETS"]
 
@@ -172,16 +174,22 @@ def properties(data: bytes) -> None:
 
 
 def url(data: bytes) -> None:
-    """An archive's address: what the rules allow lies where they say."""
+    """An archive's address: what the rules allow has one reading, which lies where they say."""
     text = data.decode("latin-1")
     if not is_url(text):
         return
     try:
-        check_allowed(text, _ALLOWED)
+        address = parse_address(text)
         name = file_name(text)
     except ZtsError:
         return
     assert "/" not in name and name not in ("", ".", "..") and "\0" not in name
+    assert parse_address(address.text) == address
+    if is_allowed(address, _ALLOWED):
+        path = unquote(address.path) if address.scheme != "file" else address.path
+        folder = "/allowed" if address.scheme == "file" else "/models"
+        assert address.host in ("", "good.example")
+        assert os.path.normpath(path).lower().startswith(folder)
 
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {

@@ -1,66 +1,57 @@
 """Fetch an archive from http(s):// or file:// into the model store (TORCHSERVE.md 2.2). Layer 3: network, disk.
 
 Runs in the store's threads. A file appears under its name only when it is whole, and never in the place of another.
+``source_rules.py`` decides what is allowed; what is read is what was allowed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import re
 import shutil
 import ssl
+import stat
 import tempfile
 import urllib.error
-import urllib.request
-from collections.abc import Sequence
-from email.message import Message
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Final
-from urllib.parse import unquote, urlsplit
+from typing import IO, Final, NamedTuple
 
 from zts.clock import monotonic
 from zts.errors import DownloadFailed, ModelNotFound, ServerError
-from zts.settings import REGISTRATION_LIMIT_S
+from zts.regular_file import pinned
+from zts.settings import DEFAULT_DOWNLOAD_RATE, REGISTRATION_LIMIT_S
 from zts.visible import visible
+from zts.workers.pace import Pace
+from zts.workers.source_rules import Address, file_address, file_name, is_allowed, parse_address
+from zts.workers.web_source import open_web
 
-__all__ = ["MAX_ARCHIVE_BYTES", "check_allowed", "download", "file_name", "is_url"]
+__all__ = ["MAX_ARCHIVE_BYTES", "check_allowed", "download"]
 
 MAX_ARCHIVE_BYTES: Final = 64 * 1024**3
 _SILENCE_S: Final = 60.0
 _CHUNK_BYTES: Final = 1024 * 1024
-_URL: Final = re.compile(r"(https?|file)://", re.IGNORECASE)
+# What others may do with a copy at most.
+_FILE_MODE: Final = 0o644
+_ACCESS_LIST: Final = "system.posix_acl_access"
 
 
-def is_url(text: str) -> bool:
-    """Return whether ``text`` is an address of a kind that can be fetched; TorchServe takes all else for names."""
-    return _URL.match(text) is not None
+def check_allowed(url: str, patterns: Sequence[str], *, by_operator: bool = False) -> Address:
+    """Return the one form of ``url`` if a pattern matches it as a whole, whatever the case.
 
-
-def check_allowed(url: str, patterns: Sequence[str]) -> None:
-    """See that a pattern matches the whole ``url``, whatever the case.
-
-    Raises:
-        ModelNotFound: If none does (TorchServe's words).
-    """
-    if not any(re.fullmatch(pattern, url, re.IGNORECASE) for pattern in patterns):
-        raise ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
-
-
-def file_name(url: str) -> str:
-    """Return the name that the file of ``url`` gets in the model store.
+    A file is matched by the path at which it really lies.
 
     Raises:
-        DownloadFailed: If the url names no file.
-
-    >>> file_name("https://host/a/kitchen%20sink.mar?signature=x")
-    'kitchen sink.mar'
+        ModelNotFound: If none does (TorchServe's words), or it has more than one reading.
     """
-    name = os.path.basename(unquote(urlsplit(url).path).rstrip("/"))
-    if name in ("", ".", "..") or "\0" in name:
-        raise DownloadFailed(f"Failed to download archive from: {url}. Cause: it names no file")
-    return name
+    address = parse_address(url, by_operator=by_operator)
+    real = file_address(os.path.realpath(address.path)) if address.scheme == "file" else address
+    if not is_allowed(real, patterns, resolve=os.path.realpath):
+        raise _not_allowed(url)
+    return address
 
 
 def download(
@@ -68,7 +59,9 @@ def download(
     store: Path,
     patterns: Sequence[str],
     *,
+    by_operator: bool = False,
     max_bytes: int = MAX_ARCHIVE_BYTES,
+    least_rate: int = DEFAULT_DOWNLOAD_RATE,
     whole_s: float = REGISTRATION_LIMIT_S,
 ) -> Path:
     """Copy the file behind ``url`` into ``store`` under its base name and return its path.
@@ -77,24 +70,27 @@ def download(
         url: http, https or file.
         store: The model store.
         patterns: ``allowed_urls``; redirections have to match them, too.
+        by_operator: ``..`` in the address is no fault.
         max_bytes: Largest file.
-        whole_s: Most seconds in all. Slow is no fault; a minute without a byte is too long in any case.
+        least_rate: Fewest bytes per second of a host, over a minute; 0: any.
+        whole_s: Most seconds in all. A minute without a byte is too long in any case.
 
     Raises:
         ModelNotFound: If the url or a redirection is not allowed.
         ServerError: If the store has a file of that name.
         DownloadFailed: If it cannot be fetched.
     """
-    check_allowed(url, patterns)
+    address = check_allowed(url, patterns, by_operator=by_operator)
     target = store / file_name(url)
-    if target.exists():
+    if os.path.lexists(target):
         raise _exists(target)
+    pace = Pace(silence_s=_SILENCE_S, least_rate=least_rate, whole_s=whole_s)
     partial = ""
     try:
         handle, partial = tempfile.mkstemp(prefix=".downloading-", dir=store)
-        with os.fdopen(handle, "wb") as file, _open(url, patterns) as source:
+        with os.fdopen(handle, "wb") as file, _open(address, patterns, pace) as source:
             _copy(source, file, max_bytes, monotonic() + whole_s)
-            os.fchmod(file.fileno(), 0o644)
+            os.fchmod(file.fileno(), source.mode_of_copy(os.fstat(file.fileno())))
         os.link(partial, target)  # unlike a rename it never replaces what somebody else put there meanwhile
     except FileExistsError:
         raise _exists(target) from None
@@ -107,6 +103,10 @@ def download(
             with contextlib.suppress(OSError):
                 os.unlink(partial)
     return target
+
+
+def _not_allowed(url: str) -> ModelNotFound:
+    return ModelNotFound(f"Given URL {url} does not match any allowed URL(s)")
 
 
 def _exists(target: Path) -> ServerError:
@@ -130,50 +130,71 @@ def _cause(exc: Exception) -> str:
     return visible(" ".join(re.sub(r"\(_ssl\.c:\d+\)", "", text).split()))
 
 
-class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirections to allowed addresses only, or a harmless address could lead into the own network."""
+class _Source(NamedTuple):
+    """What is copied.
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self._patterns = patterns
+    Attributes:
+        read: Returns what is there of at most so many bytes, ``b""`` at the end.
+        length: How many bytes come; None: not known before the end.
+        expected: How many probably come.
+        mode_of_copy: Returns the mode of a copy by its ``stat``.
+    """
 
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> urllib.request.Request | None:
-        try:
-            check_allowed(newurl, self._patterns)
-        except ModelNotFound:
-            fp.close()  # nobody else will
-            raise
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-
-
-def _open(url: str, patterns: Sequence[str]) -> IO[bytes]:
-    parts = urlsplit(url)
-    if parts.scheme.lower() == "file":
-        if parts.netloc not in ("", "localhost"):
-            raise ValueError("a file:// address has the form file:///path")
-        path = Path(unquote(parts.path))
-        if path.is_dir():
-            raise ValueError("it is a folder; copy it into the model store and register it by its name")
-        return path.open("rb")
-    opener = urllib.request.build_opener(_CheckedRedirects(patterns))
-    source: IO[bytes] = opener.open(url, timeout=_SILENCE_S)
-    return source
+    read: Callable[[int], bytes]
+    length: int | None
+    expected: int
+    mode_of_copy: Callable[[os.stat_result], int]
 
 
-def _copy(source: IO[bytes], target: IO[bytes], max_bytes: int, deadline: float) -> None:
-    length = getattr(source, "length", None)
-    if isinstance(length, int) and length > max_bytes:
+@contextlib.contextmanager
+def _open(address: Address, patterns: Sequence[str], pace: Pace) -> Iterator[_Source]:
+    """Open what is allowed."""
+    if address.scheme == "file":
+        with pinned(address.path) as found:
+            # Looked at again: this is what is read, whatever the name meant before.
+            if not is_allowed(file_address(found.real_path), patterns, resolve=os.path.realpath):
+                raise _not_allowed(address.text)
+            if stat.S_ISDIR(found.info.st_mode):
+                raise ValueError("it is a folder; copy it into the model store and register it by its name")
+            with found.open() as file:
+                mode = functools.partial(_mode_of_copy, file, found.info)
+                yield _Source(file.read1, None, found.info.st_size, mode)
+        return
+
+    def allow(redirection: str) -> str:
+        to = check_allowed(redirection, patterns)
+        if to.scheme == "file":
+            raise _not_allowed(redirection)
+        return to.text
+
+    with open_web(address.text, pace, allow) as answer:
+        yield _Source(answer.read1, answer.length, answer.length or 0, lambda copy: _FILE_MODE)
+
+
+def _mode_of_copy(file: IO[bytes], source: os.stat_result, copy: os.stat_result) -> int:
+    """Return the mode with which nobody may read a copy who may not read the source; its owner is this process's."""
+    granted = stat.S_IMODE(source.st_mode) & _FILE_MODE & 0o077
+    with contextlib.suppress(OSError):
+        os.getxattr(file.fileno(), _ACCESS_LIST)
+        granted = 0  # its group bits mean something else, and the list is not copied
+    if source.st_gid != copy.st_gid and granted != 0o044:
+        granted = 0  # the copy's group is another one
+    return 0o600 | granted
+
+
+def _copy(source: _Source, target: IO[bytes], max_bytes: int, deadline: float) -> None:
+    length = source.length
+    if length is not None and length > max_bytes:
         raise ValueError(f"it has {length} bytes, at most {max_bytes} are fetched")
-    if isinstance(length, int) and length > shutil.disk_usage(target.fileno()).free:
-        raise ValueError(f"it has {length} bytes, and the model store has not so much room")
+    if source.expected > shutil.disk_usage(target.fileno()).free:
+        raise ValueError(f"it has {source.expected} bytes, and the model store has not so much room")
     copied = 0
-    while chunk := source.read(_CHUNK_BYTES):
+    while copied != length and (chunk := source.read(_CHUNK_BYTES)):
         copied += len(chunk)
         if copied > max_bytes:
             raise ValueError(f"it has more than {max_bytes} bytes")
         if monotonic() > deadline:
             raise ValueError("it took too long")
         target.write(chunk)
-    if isinstance(length, int) and copied < length:
+    if length is not None and copied < length:
         raise ValueError(f"the connection ended after {copied} of {length} bytes")

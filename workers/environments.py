@@ -46,6 +46,8 @@ _BUILD_S: Final = REGISTRATION_LIMIT_S
 _KEPT_LINES: Final = 5
 _MODEL_ERROR: Final = "ModelException"
 _LOCK_RETRY_S: Final = 0.1
+# A build takes cores and memory: two at a time.
+_building: Final = threading.Semaphore(2)
 # What a build gets of the server's environment: what compilers, pip and its network need, and no key of anything else.
 _PASSED_ON: Final = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TEMP|TMP|TERM|XDG_\w+|PIP_\w+|(?i:(https?|ftp|all|no)_proxy)"
@@ -117,7 +119,8 @@ def ensure(model_dir: Path, *, model: str, settings: Settings) -> Environment | 
     if not plan.is_ready():
         with _locked(plan.folder):
             if not plan.is_ready():
-                _build(plan, model)
+                with _building:
+                    _build(plan, model)
     else:
         _log.info("model %s: its packages are there already: %s", model, plan.folder)
     return plan.environment()

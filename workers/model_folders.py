@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
@@ -21,6 +22,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from zts import __version__
 from zts.archive import unpack
 from zts.archive.clone import can_clone, clone_tree
 from zts.archive.unpack import MAX_TOTAL_BYTES, identity, model_root
@@ -86,7 +88,7 @@ class ModelFolders:
     @staticmethod
     def _is_outdated(origin: Path) -> bool:
         try:
-            return identity(Path(read_text(origin))) != origin.name.removesuffix(_ORIGIN)
+            return _key_of(Path(read_text(origin))) != origin.name.removesuffix(_ORIGIN)
         except (OSError, ValueError):
             return True
 
@@ -158,7 +160,7 @@ class ModelFolders:
 
     def _clone(self, path: Path, max_bytes: int) -> Path:
         try:
-            key = identity(path)
+            key = _key_of(path)
         except OSError as exc:
             raise BadArchive(f"Failed to save model: {path.name}: {exc.strerror}") from None
         with self._lock:
@@ -205,6 +207,18 @@ class ModelFolders:
         _remove_tree(self._cache / key)
         with contextlib.suppress(OSError):
             (self._cache / f"{key}{_ORIGIN}").unlink()
+
+
+def _key_of(path: Path) -> str:
+    """Return the name of the folder that was made of this archive, as it is, by this version.
+
+    The time of the last change of any kind is part of it: programs that copy set the time of the last write back.
+
+    Raises:
+        OSError: If the archive cannot be looked at.
+    """
+    known = f"{identity(path)}\0{path.stat().st_ctime_ns}\0{__version__}"
+    return hashlib.sha256(known.encode()).hexdigest()[:32]
 
 
 def _remove_tree(path: Path) -> None:

@@ -71,6 +71,9 @@ def _add_file(key: Any, path: Path, model_dir: Path, environ: Mapping[str, str],
                 continue
             if named.is_dir():
                 _add_tree(key, named)
+            elif not named.is_file():
+                if str(named) != os.devnull:
+                    raise BadRequest(f"{path.name} names {named.name}, which is neither a file nor a folder")
             elif named.suffix in (".txt", ".in", ".pip", ".cfg"):
                 _add_file(key, named, model_dir, environ, seen)
             else:

@@ -14,7 +14,6 @@ import re
 import sys
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +22,20 @@ from typing import Any, Final
 
 from zts.archive import read_model
 from zts.archive.unpack import MAX_TOTAL_BYTES
-from zts.errors import BadArchive, BadRequest, DownloadFailed, ModelNotFound, ServerError, ZtsError
+from zts.errors import BadArchive, BadRequest, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
 from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.workers import environments
 from zts.workers.accounts import Account
-from zts.workers.download import MAX_ARCHIVE_BYTES, check_allowed, download, file_name, is_url
+from zts.workers.download import MAX_ARCHIVE_BYTES, check_allowed, download
 from zts.workers.model_folders import ModelFolders
 from zts.workers.model_users import ModelUsers, account_of
+from zts.workers.order_threads import OrderThreads
+from zts.workers.source_rules import check_store_name, file_name, is_url
 
 __all__ = ["ModelStore", "Prepared", "check_url", "locate"]
 
-_THREADS: Final = 2
+_UNPACKING: Final = 2  # archives at a time: it takes a core and a disk, and waits for nobody
 _log = logging.getLogger("zts.node")
 
 
@@ -92,8 +93,7 @@ def locate(url: str, settings: Settings, *, by_operator: bool = False) -> Path:
     Raises:
         ModelNotFound: If it is not there.
     """
-    if "\0" in url:
-        raise ModelNotFound("Model not found at: a name with a zero byte")
+    check_store_name(url)
     path = Path(url)
     if by_operator and os.path.isabs(url):
         if path.is_file() or path.is_dir():
@@ -102,13 +102,19 @@ def locate(url: str, settings: Settings, *, by_operator: bool = False) -> Path:
             raise ModelNotFound(f"Model not found at: {url}")
     store = Path(settings.model_store).resolve()
     if os.path.isabs(url) and not by_operator:
-        if not path.resolve().is_relative_to(store) or path.resolve() == store or not path.exists():
+        real = path.resolve()
+        if not real.is_relative_to(store) or real == store or not _is_usable(real):
             raise ModelNotFound(f"Model not found at: {url}")
-        return path
+        return real  # a link on the way that is changed meanwhile leads nowhere else
     path = store / os.path.basename(url.rstrip("/"))
-    if path == store or not path.exists():
+    if path == store or not _is_usable(path):
         raise ModelNotFound(f"Model not found at: {url}")
     return path
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether it can be read without waiting for another process: a file or a folder, no FIFO and no device."""
+    return path.is_file() or path.is_dir()
 
 
 @dataclass(slots=True)
@@ -127,7 +133,7 @@ class _Files:
 
 
 class ModelStore:
-    """Prepares models in two threads; orders are worked off in their sequence.
+    """Prepares models in threads; orders are begun in their sequence, and a slow one holds up no other.
 
     Args:
         settings: Model store, allowed URLs, defaults; archives are unpacked below ``<runtime_dir>/models``.
@@ -144,29 +150,26 @@ class ModelStore:
         self._wake = wake
         self._folders = ModelFolders(Path(settings.runtime_dir) / "models")
         self.users = ModelUsers(settings)
-        self._orders: SimpleQueue[Callable[[], Prepared | None]] = SimpleQueue()
         self._done: SimpleQueue[Prepared] = SimpleQueue()
         self._lock = threading.Lock()
         self._files: dict[str, _Files] = {}  # by files_id of the spec
         self._fetching: dict[str, bool] = {}  # files_id of ``fetch`` under way → still wanted
-        self._names = _Lines()
         self._origins: dict[Path, str] = {}  # file of the store → address that it is known to come from
+        self._unpacking = threading.Semaphore(_UNPACKING)
         self._swept = threading.Event()
-        for number in range(_THREADS):
-            # Daemon threads: a shutdown does not wait for a large archive.
-            threading.Thread(target=self._work, args=(number,), name=f"store-{number}", daemon=True).start()
+        self._threads = OrderThreads(self._sweep)
+        # Their own: however many hosts are slow, what is in the store already is served.
+        self._fetch_threads = OrderThreads(self._swept.wait, name="fetch")
 
     def prepare(self, ticket: object, args: Mapping[str, Any]) -> None:
         """Order: find, unpack and read the model of a ``models.register`` request."""
-        place = self._names.enter(args.get("url"))
-        self._orders.put(lambda: self._prepare(ticket, args, place))
+        self._order(lambda: self._prepare(ticket, args), args.get("url"))
 
     def fetch(self, ticket: object, spec: ModelSpec) -> None:
         """Order: find and unpack the archive of a model whose record is known already."""
         with self._lock:
             self._fetching[spec.files_id] = True
-        place = self._names.enter(spec.url)
-        self._orders.put(lambda: self._fetch(ticket, spec, place))
+        self._order(lambda: self._fetch(ticket, spec), spec.url)
 
     def remove(self, files_id: str) -> None:
         """Forget a registration at once, and order its unpacked files deleted.
@@ -181,7 +184,7 @@ class ModelStore:
             return
         if files.fetched is not None:
             self._delete(files.fetched)
-        self._orders.put(functools.partial(self._folders.remove, files.folder))
+        self._threads.put(functools.partial(self._folders.remove, files.folder))
 
     def take(self) -> list[Prepared]:
         """Return what is done, oldest first."""
@@ -196,35 +199,45 @@ class ModelStore:
 
     # ------------------------------------------------------------ in the threads
 
-    def _work(self, number: int) -> None:
-        if number == 0:
-            try:
-                self._folders.sweep()  # before anything is unpacked: the room may be needed
-            except OSError as exc:
-                _log.warning("what earlier starts have left cannot be removed: %s", exc)
+    def _sweep(self) -> None:
+        try:
+            self._folders.sweep()  # before anything is unpacked: the room may be needed
+        except OSError as exc:
+            _log.warning("what earlier starts have left cannot be removed: %s", exc)
+        finally:
             self._swept.set()
-        self._swept.wait()
-        while True:
-            done = self._orders.get()()
-            if done is not None:
-                self._done.put(done)
-                self._wake()
 
-    def _prepare(self, ticket: object, args: Mapping[str, Any], place: _Place) -> Prepared:
+    def _order(self, prepare: Callable[[], Prepared], url: object) -> None:
+        """Have ``prepare`` run, behind all orders that fetch a file of the same name."""
+
+        def work() -> None:
+            self._done.put(prepare())
+            self._wake()
+
+        if not isinstance(url, str) or not is_url(url):
+            self._threads.put(work)
+            return
+        line = ""
+        with contextlib.suppress(ZtsError):
+            line = file_name(url)
+        self._fetch_threads.put(work, line=line)
+
+    def _prepare(self, ticket: object, args: Mapping[str, Any]) -> Prepared:
         at_startup = args.get("at_startup") is True
         by_operator = at_startup or args.get("by_operator") is True
 
         def read() -> Prepared:
             url = check_url(args.get("url"), self._settings, by_operator=by_operator)
             reuse = at_startup or bool(args.get("resent"))
-            with self._found(url, place, reuse=reuse, by_operator=by_operator) as files:
+            with self._found(url, reuse=reuse, by_operator=by_operator) as files:
                 spec, workers = read_model(
                     files.folder,
                     url=url,
                     args=args,
                     settings=self._settings,
-                    model_name_hint=_name_of(files.source, at_startup=at_startup),
+                    model_name_hint=_name_of(_file_name_of(url), at_startup=at_startup, is_file=files.source.is_file()),
                     gpu_count=self._gpu_count,
+                    is_operators_folder=by_operator and files.source.is_dir(),
                 )
                 spec = self._as_its_user(spec, files)
                 spec = replace(spec, registration=uuid.uuid4().hex[:16], by_operator=by_operator)
@@ -232,12 +245,9 @@ class ModelStore:
                     self._files[spec.files_id] = files
             return Prepared(ticket=ticket, url=url, model_dir=str(files.folder), spec=spec, workers=workers)
 
-        try:
-            return self._guarded(ticket, str(args.get("url")), read)
-        finally:
-            self._names.leave(place)
+        return self._guarded(ticket, str(args.get("url")), read)
 
-    def _fetch(self, ticket: object, spec: ModelSpec, place: _Place) -> Prepared:
+    def _fetch(self, ticket: object, spec: ModelSpec) -> Prepared:
         def read() -> Prepared:
             with self._lock:
                 known = self._files.get(spec.files_id)
@@ -245,7 +255,7 @@ class ModelStore:
                 # A worker that is started again finds what the handler has made of it.
                 return Prepared(ticket=ticket, url=spec.url, model_dir=str(known.folder))
             url = check_url(spec.url, self._settings, by_operator=spec.by_operator)
-            with self._found(url, place, reuse=True, by_operator=spec.by_operator) as files:
+            with self._found(url, reuse=True, by_operator=spec.by_operator) as files:
                 self._as_its_user(spec, files)
                 with self._lock:
                     if not self._fetching.get(spec.files_id):
@@ -256,7 +266,6 @@ class ModelStore:
         try:
             return self._guarded(ticket, spec.url, read)
         finally:
-            self._names.leave(place)
             with self._lock:
                 self._fetching.pop(spec.files_id, None)
 
@@ -278,16 +287,16 @@ class ModelStore:
         return str(self._folders.make_scratch(Path(model_dir), account.user_id, account.group_id))
 
     @contextlib.contextmanager
-    def _found(self, url: str, place: _Place, *, reuse: bool, by_operator: bool) -> Iterator[_Files]:
+    def _found(self, url: str, *, reuse: bool, by_operator: bool) -> Iterator[_Files]:
         """Find or fetch what ``url`` means and unpack it; both are undone when the block fails."""
-        self._names.wait_for_turn(place)
         path, is_fetched = self._file(url, reuse=reuse, by_operator=by_operator)
         folder: Path | None = None
         try:
             try:
                 # What the operator put into the store may be as large as its disk.
                 is_limited = is_fetched and not by_operator
-                folder = self._folders.make(path, max_bytes=MAX_TOTAL_BYTES if is_limited else sys.maxsize)
+                with self._unpacking:
+                    folder = self._folders.make(path, max_bytes=MAX_TOTAL_BYTES if is_limited else sys.maxsize)
             except BadArchive as exc:
                 # TorchServe names what the user gave it.
                 raise BadArchive(exc.public_message.replace(f": {path.name}", f": {url}", 1)) from None
@@ -310,14 +319,21 @@ class ModelStore:
             return locate(url, self._settings, by_operator=by_operator), False
         # The list of allowed addresses is for callers of the REST API; an operator has said what is meant.
         allowed = DEFAULT_ALLOWED_URLS if by_operator else self._settings.allowed_urls
-        check_allowed(url, allowed)
+        check_allowed(url, allowed, by_operator=by_operator)
         store = Path(self._settings.model_store)
         present = store / file_name(url)
         if reuse and present.is_file() and self._origins.setdefault(present, url) == url:
             _log.info("%s is in the model store already and is not fetched from %s again", present.name, url)
             return present, False
         _log.info("fetching %s", url)
-        path = download(url, store, allowed, max_bytes=sys.maxsize if by_operator else MAX_ARCHIVE_BYTES)
+        path = download(
+            url,
+            store,
+            allowed,
+            by_operator=by_operator,
+            max_bytes=sys.maxsize if by_operator else MAX_ARCHIVE_BYTES,
+            least_rate=self._settings.download_min_rate,
+        )
         self._origins[path] = url
         return path, True
 
@@ -340,61 +356,17 @@ class ModelStore:
             return Prepared(ticket=ticket, url=url, error=ServerError(f"cannot prepare {url}: {exc}"))
 
 
-class _Place:
-    """A place in the line of one file name; None: no line."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str | None) -> None:
-        self.name = name
+def _file_name_of(url: str) -> str:
+    """Return the name of a file or folder as it was registered, whatever it is a link to."""
+    return file_name(url) if is_url(url) else os.path.basename(url.rstrip("/"))
 
 
-class _Lines:
-    """Orders whose addresses end in one file name are worked off one by one, whichever thread is quicker."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._lines: dict[str, deque[_Place]] = {}
-
-    def enter(self, url: object) -> _Place:
-        """Take a place behind those that fetch a file of the same name; for other than addresses there is none."""
-        name = None
-        if isinstance(url, str) and is_url(url):
-            with contextlib.suppress(DownloadFailed, ValueError):
-                name = file_name(url)
-        place = _Place(name)
-        if name is not None:
-            with self._changed:
-                self._lines.setdefault(name, deque()).append(place)
-        return place
-
-    def wait_for_turn(self, place: _Place) -> None:
-        """Return when all before it have left. They are worked on already: orders are taken in their sequence."""
-        if place.name is not None:
-            name = place.name
-            with self._changed:
-                self._changed.wait_for(lambda: self._lines[name][0] is place)
-
-    def leave(self, place: _Place) -> None:
-        """Give the place up; again is no mistake."""
-        if place.name is None:
-            return
-        with self._changed:
-            line = self._lines[place.name]
-            line.remove(place)
-            if not line:
-                del self._lines[place.name]
-            place.name = None
-            self._changed.notify_all()
-
-
-def _name_of(path: Path, *, at_startup: bool) -> str:
+def _name_of(name: str, *, at_startup: bool, is_file: bool) -> str:
     """Return the name of a model whose archive says none: of a start as TorchServe makes it, else the file's."""
-    name = path.name
     if at_startup:
         stem = name.rpartition(".")[0] if ".mar" in name or ".model" in name else name
         return re.sub(r"[^A-Za-z0-9_]", "_", stem)
     for suffix in (".tar.gz", ".tgz", ".mar", ".zip", ".model"):
-        if path.is_file() and name.lower().endswith(suffix):
+        if is_file and name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name

@@ -116,6 +116,7 @@ _OURS: Final[Mapping[str, Key]] = {
     "zts_model_users": Key("model_users", "users"),
     "zts_memory_limit": Key("memory_limit_bytes", "size"),
     "zts_worker_environment": Key("worker_environment", "worker_environment"),
+    "zts_download_min_rate": Key("download_min_rate", "count"),
     "zts_max_connections": Key("max_connections", "count"),
     "zts_max_connections_per_address": Key("max_connections_per_address", "count"),
 }

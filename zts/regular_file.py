@@ -1,8 +1,9 @@
 """Open files that somebody else may have put there, without ever waiting for another program. Layer 3.
 
 A named pipe in place of a file would hold whoever opens it until some other program opens the other end, which may be
-never. Every file that is read outside a worker is opened here. Failures are ``OSError`` with the reason in
-``strerror``, as of ``open`` itself, so that callers name the file in words of their own.
+never; opening a device may do anything. Every file that is read outside a worker is opened here: it is looked at first,
+by a descriptor of ``O_PATH``, which opens nothing and stays with the file whatever its name comes to mean. Failures are
+``OSError`` with the reason in ``strerror``, as of ``open`` itself, so that callers name the file in words of their own.
 """
 
 from __future__ import annotations
@@ -10,23 +11,83 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-__all__ = ["MAX_TEXT_BYTES", "open_regular", "open_to_append", "read_regular", "read_text"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "NotRegular",
+    "PinnedFile",
+    "open_regular",
+    "open_to_append",
+    "pinned",
+    "read_regular",
+    "read_text",
+]
 
 # Configuration, keys, certificates, state: far above what such a file ever has.
 MAX_TEXT_BYTES: Final = 64 << 20
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+class NotRegular(OSError):
+    """It is there, and is no regular file."""
+
+
+class PinnedFile:
+    """A file that was found and is not opened yet.
+
+    Attributes:
+        real_path: Where it lies, without any link.
+        info: Its ``stat``.
+    """
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor = descriptor
+        self._path = path
+        self.real_path = os.readlink(f"/proc/self/fd/{descriptor}")
+        self.info = os.fstat(descriptor)
+
+    def open(self) -> BufferedReader:
+        """Open this very file for reading, whatever its name means by now.
+
+        Raises:
+            NotRegular: If it is neither a regular file nor ``/dev/null``, which stands for an empty one.
+            OSError: If it may not be read.
+        """
+        _check(self.info, self._path)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            return open(os.open(f"/proc/self/fd/{self._descriptor}", flags), "rb")
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, self._path) from None
+
+
+@contextmanager
+def pinned(path: str | os.PathLike[str]) -> Iterator[PinnedFile]:
+    """Find a file of any kind, following links.
+
+    Raises:
+        OSError: If it is not there.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        yield PinnedFile(descriptor, os.fspath(path))
+    finally:
+        os.close(descriptor)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading, or ``/dev/null``, which stands for an empty one.
 
     Raises:
-        OSError: If it cannot be opened, or is anything else; the message says what it is.
+        NotRegular: If it is anything else; the message says what it is.
+        OSError: If it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    return os.fdopen(_checked(descriptor, path), "rb")
+    with pinned(path) as found:
+        return found.open()
 
 
 def read_regular(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
@@ -65,19 +126,21 @@ def open_to_append(path: str | Path, mode: int) -> int:
         if exc.errno == errno.ENXIO:  # a pipe that no program reads, or a socket
             raise OSError(errno.EINVAL, "it is no regular file", str(path)) from None
         raise
-    return _checked(descriptor, path)
-
-
-def _checked(descriptor: int, path: str | Path) -> int:
     try:
-        found = os.fstat(descriptor)
-        is_null = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev
-        if stat.S_ISREG(found.st_mode) or is_null:
-            return descriptor
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        what = "a named pipe" if stat.S_ISFIFO(found.st_mode) else "a device"
-        raise OSError(errno.EINVAL, f"it is {what}, not a regular file", str(path))
+        _check(os.fstat(descriptor), str(path))
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
+
+
+def _check(info: os.stat_result, path: str) -> None:
+    is_null = stat.S_ISCHR(info.st_mode) and info.st_rdev == os.stat(os.devnull).st_rdev
+    if stat.S_ISREG(info.st_mode) or is_null:
+        return
+    if stat.S_ISDIR(info.st_mode):
+        raise NotRegular(errno.EISDIR, "it is a folder, not a regular file", path)
+    kinds = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    raise NotRegular(
+        errno.EINVAL, f"it is {kinds.get(stat.S_IFMT(info.st_mode), 'a device')}, not a regular file", path
+    )

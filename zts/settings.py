@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from zts.errors import ConfigError
 
-__all__ = ["DEFAULT_ALLOWED_URLS", "Endpoints", "Settings", "default_http_processes"]
+__all__ = ["DEFAULT_ALLOWED_URLS", "DEFAULT_DOWNLOAD_RATE", "Endpoints", "Settings", "default_http_processes"]
 
 # Regular expressions, matched against the whole address, whatever the case: every address.
 DEFAULT_ALLOWED_URLS: Final = ("file://.*", "http(s)?://.*")
+# Bytes per second below which a host that archives are fetched from is given up.
+DEFAULT_DOWNLOAD_RATE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,7 @@ class Settings:
     enable_metrics_api: bool = True
     allowed_urls: tuple[str, ...] = DEFAULT_ALLOWED_URLS
     use_env_allowed_urls: bool = False
+    download_min_rate: int = DEFAULT_DOWNLOAD_RATE  # bytes per second, over a minute; 0: no bound
     cors_allowed_origin: str = ""
     cors_allowed_methods: str = ""
     cors_allowed_headers: str = ""

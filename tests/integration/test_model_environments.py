@@ -239,6 +239,18 @@ def test_whatever_the_requirements_name_is_part_of_the_key(
     assert key_of(folder) != before
 
 
+@pytest.mark.parametrize("line", ["-r odd.txt", "./odd.whl", "x @ file:/dev/zero", "-c /dev/zero"])
+def test_requirements_that_name_no_file_hold_nothing_up(tmp_path: Path, line: str) -> None:
+    files = {"handler.py": "", "requirements.txt": f"{line}\n"}
+    folder = write_archive(tmp_path / "a", files, handler="handler", requirementsFile="requirements.txt")
+    for name in ("odd.txt", "odd.whl"):
+        os.mkfifo(folder / name)
+    with pytest.raises(BadRequest, match="neither a file nor a folder"):
+        key_of(folder)
+    (folder / "requirements.txt").write_text("-c /dev/null\n")
+    assert key_of(folder)
+
+
 def key_of(folder: Path, **values: Any) -> Path:
     plan = environments._plan(folder, replace(settings(), **values))
     assert plan is not None

@@ -195,6 +195,46 @@ def test_an_archive_is_unpacked_once_for_all_its_registrations_and_the_next_star
     assert unpacked == [path]
 
 
+@pytest.mark.parametrize("what", ["nothing", "size", "write time", "change time", "file", "path", "version"])
+def test_what_was_unpacked_stands_for_this_very_archive_only(
+    cached: tuple[Path, list[Path]], tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models_dir, unpacked = cached
+    path = archive(tmp_path / "m.mar")
+    folders = ModelFolders(models_dir)
+    folders.make(path)
+    before = path.stat()
+    if what == "size":
+        archive(path, {**GOOD, "more": ""})
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif what == "write time":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    elif what == "change time":  # rewritten in place, with the time set back
+        wait_for_another_time(tmp_path, before.st_ctime_ns)
+        path.write_bytes(path.read_bytes())
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif what == "file":
+        shutil.copy2(path, tmp_path / "new.mar")
+        os.replace(tmp_path / "new.mar", path)
+    elif what == "path":
+        path = path.rename(tmp_path / "n.mar")
+    elif what == "version":
+        monkeypatch.setattr(model_folders, "__version__", "another")
+    folders.make(path)
+    folders.close()
+    assert len(unpacked) == (1 if what == "nothing" else 2)
+
+
+def wait_for_another_time(folder: Path, known_ns: int) -> None:
+    """Return when the file system's clock, which ticks coarsely, shows another time."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        (folder / "clock").write_text("x")
+        if (folder / "clock").stat().st_ctime_ns != known_ns:
+            return
+    raise AssertionError("the file system's clock stands still")
+
+
 @pytest.mark.parametrize("end", ["unregistered", "not registered again", "archive gone", "archive changed"])
 def test_the_cache_holds_only_archives_that_are_in_use(
     cached: tuple[Path, list[Path]], tmp_path: Path, end: str

@@ -17,7 +17,8 @@ import pytest
 from tests.ports import free_port
 from zts.errors import DownloadFailed, ModelNotFound, ServerError, ZtsError
 from zts.settings import Endpoints, Settings
-from zts.workers.download import download, is_url
+from zts.workers.download import download
+from zts.workers.source_rules import is_url
 from zts.workers.store import ModelStore, Prepared
 
 MANIFEST = '{"model": {"modelName": "%s", "modelVersion": "1.0", "handler": "h.py"}}'

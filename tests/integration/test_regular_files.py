@@ -28,7 +28,7 @@ from zts.http.addresses import bind_all
 from zts.http.tls import server_context
 from zts.http.tokens import KEY_FILE, KeyFile
 from zts.metrics.definition_file import load_definitions
-from zts.regular_file import open_regular, open_to_append, read_regular, read_text
+from zts.regular_file import NotRegular, open_regular, open_to_append, read_regular, read_text
 from zts.settings import Endpoints, Settings
 from zts.supervisor import snapshot_writer
 from zts.supervisor.instance import Instance
@@ -171,7 +171,7 @@ def test_only_regular_files_and_the_null_device_are_opened(tmp_path: Path) -> No
     os.close(open_to_append(os.devnull, 0o600))
     with pytest.raises(OSError, match="larger than 3 bytes"):
         read_regular(tmp_path / "file", 3)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(NotRegular, match="it is a folder"):
         open_regular(tmp_path)
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")

@@ -46,8 +46,14 @@ HARMLESS = frozenset(("asyncio.sleep", "asyncio.wait", "read_text"))  # the last
 REASONS = """
 zts.archive.clone:_clone_file:open
     in a store thread; what it opens is a regular file of our own folder
-zts.broker.journal:Journal.write:temporary.open
+zts.broker.journal:Journal.write:open
+    of the descriptor below
+zts.broker.journal:Journal.write:os.open
     makes a new file in the private runtime folder, exclusively
+zts.broker.worker_key:read_or_make_key:open
+    of the descriptor below
+zts.broker.worker_key:read_or_make_key:os.open
+    at the start, before the loop; makes a new file in the private runtime folder, exclusively
 zts.broker.sockets:_free_ipc_path:probe.connect
     at the start, before the loop, and for a second at most
 zts.http.addresses:_is_served:probe.connect
@@ -60,7 +66,9 @@ zts.http.fast_server:FastServer.stop:task.result
     the task is done: it was asked before
 zts.http.fast_server:_close_when_listening:task.result
     called when the task is done
-zts.http.main:HttpService._write_addresses:temporary.write_text
+zts.http.main:HttpService._write_addresses:open
+    of the descriptor below
+zts.http.main:HttpService._write_addresses:os.open
     at the start, before the loop, into the private runtime folder
 zts.http.main:_open_broker:EmbeddedBroker.open
     no file: it binds the broker's sockets
@@ -86,8 +94,14 @@ zts.logs:_locked:fcntl.flock
     never waits (LOCK_NB): the file is rotated later
 zts.outlet:Outlet._target:os.open
     O_NONBLOCK, of a descriptor that is open already
-zts.regular_file:open_regular:os.open
-    O_NONBLOCK: this is the one place
+zts.regular_file:PinnedFile.open:open
+    of the descriptor below
+zts.regular_file:PinnedFile.open:os.open
+    O_NONBLOCK, of what was found to be a regular file: this is the one place
+zts.regular_file:open_regular:found.open
+    the method above
+zts.regular_file:pinned:os.open
+    O_PATH: opens nothing
 zts.regular_file:open_to_append:os.open
     O_NONBLOCK: this is the one place
 zts.supervisor.instance:Instance._replace:os.open

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from zts.archive.entries import why_outside
 from zts.archive.manifest import DEFAULT_VERSION, RUNTIMES, Manifest, read_manifest
 from zts.archive.model_config import DEFAULT_CONFIG_FILE, ConfigKeys, read_config_file, take_keys, wire_form
 from zts.errors import BadArchive, BadRequest
@@ -36,6 +37,7 @@ def read_model(
     settings: Settings | None = None,
     model_name_hint: str = "",
     gpu_count: int = 0,
+    is_operators_folder: bool = False,
 ) -> tuple[ModelSpec, int]:
     """Return what the model is, and how many workers it wants at first.
 
@@ -46,15 +48,18 @@ def read_model(
         settings: Server defaults and the ``models`` JSON; None: those of an empty configuration.
         model_name_hint: Name of a model without manifest; ``""``: the folder's.
         gpu_count: GPUs of this host: the default number of workers at start-up.
+        is_operators_folder: It was not unpacked, but is a folder that the operator named: its manifest may name files
+            of other places.
 
     Raises:
-        BadArchive: If manifest or model-config.yaml are unusable, or nothing names a handler.
+        BadArchive: If manifest or model-config.yaml are unusable, nothing names a handler, or the manifest, or a
+            request that is not the operator's, names a file outside of the archive.
         BadRequest: If the runtime, a name, the version or the batch size is not valid.
     """
-    # By hand there is no operator but who starts it, and no other user to become.
-    is_by_hand = settings is None
+    is_by_hand = settings is None  # no operator but who starts it, and no other user to become
     settings = settings if settings is not None else _no_settings()
     manifest = read_manifest(model_dir)
+    _check_entries(None if is_operators_folder else manifest, args)
     name = _name(manifest, args, model_name_hint or model_dir.name)
     version = manifest.model_version if manifest else DEFAULT_VERSION
     config = _read_config(model_dir, manifest)
@@ -259,6 +264,33 @@ def _handler(manifest: Manifest | None, args: Mapping[str, Any], settings: Setti
     if not handler:
         raise _invalid(f"model {name} names no handler: give one with handler=…, or pack one into the archive")
     return handler
+
+
+def _check_entries(manifest: Manifest | None, args: Mapping[str, Any]) -> None:
+    """Check that what manifest and request name lies in the archive; the operator may name a handler anywhere.
+
+    Raises:
+        BadArchive: If it does not.
+    """
+    if not (args.get("at_startup") or args.get("by_operator")):
+        _check_inside("handler", str(args.get("handler") or ""))
+    if manifest is None:
+        return
+    _check_inside("handler", manifest.handler, "the manifest's ")
+    for key, entry in (
+        ("configFile", manifest.config_file),
+        ("requirementsFile", manifest.requirements_file),
+        ("serializedFile", manifest.serialized_file),
+        ("modelFile", manifest.model_file),
+    ):
+        _check_inside(key, entry, "the manifest's ")
+
+
+def _check_inside(key: str, entry: str, whose: str = "") -> None:
+    # Behind the colon of a handler stands a function.
+    why = why_outside(entry.partition(":")[0] if key == "handler" else entry)
+    if why:
+        raise _invalid(f"{whose}{key} {entry!r} {why}: it would lie outside the archive")
 
 
 def _runtime(manifest: Manifest | None, args: Mapping[str, Any]) -> str:

@@ -136,8 +136,11 @@ def _options(args: argparse.Namespace, scratch: Path) -> WorkerOptions:
         model_dir = source.parent
     else:
         model_dir = unpack(source, scratch)
-    given = {key: value for key, value in order.items() if value is not None}
-    spec, _ = read_model(model_dir, url=str(source), args=given, model_name_hint=source.stem)
+    given = {key: value for key, value in order.items() if value is not None} | {"by_operator": True}
+    in_place = source.is_dir() or source.suffix == ".py"
+    spec, _ = read_model(
+        model_dir, url=str(source), args=given, model_name_hint=source.stem, is_operators_folder=in_place
+    )
     return WorkerOptions(
         worker_id="try",
         epoch=1,

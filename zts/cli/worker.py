@@ -92,8 +92,11 @@ def _model(args: argparse.Namespace, source: Path, scratch: Path) -> tuple[Path,
         "batch_size": args.batch_size,
         "max_batch_delay_ms": args.max_batch_delay_ms,
     }
-    order = {key: value for key, value in given.items() if value is not None}
-    spec, _ = read_model(model_dir, url=str(source), args=order, model_name_hint=source.stem)
+    order = {key: value for key, value in given.items() if value is not None} | {"by_operator": True}
+    in_place = source.is_dir()
+    spec, _ = read_model(
+        model_dir, url=str(source), args=order, model_name_hint=source.stem, is_operators_folder=in_place
+    )
     if args.model_version:
         spec = ModelSpec.from_map({**spec.to_map(), "version": args.model_version})
     return model_dir, spec
