@@ -191,10 +191,10 @@ def test_variables_of_keys_that_differ_from_the_rule_are_there() -> None:
     wanted = {}
     for key, row in KEYS.items():
         if row.variable:
-            wanted[key] = f"`{row.variable}`" + (", read whatever the file says" if row.always_read else "")
+            wanted[key] = f"`{row.variable}`" + (", read in any case" if row.always_read else "")
         elif not row.env:
             wanted[key] = "none"
-    wanted["allowed_urls"] = "`TS_ALLOWED_URLS`, if the file says `use_env_allowed_urls=true`"
+    wanted["allowed_urls"] = "`TS_ALLOWED_URLS`, if the file has `use_env_allowed_urls=true`"
     assert rows == wanted
 
 
