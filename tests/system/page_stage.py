@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,13 +56,16 @@ class Stage:
         root: Where everything is.
         source: What is copied, such as an example's folder.
         folder: The copy; None: of the same name, in ``root``.
+        variables: Environment variables beside the stage's own.
     """
 
-    def __init__(self, root: Path, source: Path, folder: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, source: Path, folder: Path | None = None, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.root = root
         self.folder = folder or root / source.name
         shutil.copytree(source, self.folder, ignore=_MADE)
-        self.env = _environment(root, self.folder)
+        self.env = {**_environment(root, self.folder), **(variables or {})}
         self._ends_at = time.monotonic() + _LIMIT_S
         self._count = 0
         self._output = root / "output"

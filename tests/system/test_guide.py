@@ -29,7 +29,8 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     source.mkdir()
     for name, text in _FILE.findall(request.param.read_text()):
         (source / name).write_text(text)
-    made = Stage(root, source, root / "work")
+    # A model of a start has as many workers as there are cores: one is enough here.
+    made = Stage(root, source, root / "work", {"ZTS_DEFAULT_WORKERS_PER_MODEL": "1"})
     yield made
     made.close()
 
