@@ -67,7 +67,7 @@ $(RELEASE_VENV)/installed: setup.cfg constraints.txt
 
 # The documentation as a web site in site/; a link to a page that is not there is an error.
 docs: $(VENV)/installed-dev
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # The last release of TorchServe, in a venv of its own: it needs an old setuptools (pkg_resources).
 $(TORCHSERVE_VENV)/installed: Makefile constraints.txt

@@ -1,8 +1,10 @@
-"""What tests' child processes inherit of signals is the same wherever the suite is started."""
+"""What tests' child processes inherit of signals, and how long examples may take, is the same wherever they run."""
 
 from __future__ import annotations
 
 import signal
+
+import hypothesis
 
 # Python itself ignores these two, and gives its child processes their defaults back.
 PYTHONS_OWN = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -22,3 +24,7 @@ def take_over_ignored_signals() -> None:
 
 
 take_over_ignored_signals()
+
+# How long an example takes is the machine's affair: no test asserts a time.
+hypothesis.settings.register_profile("zts", deadline=None)
+hypothesis.settings.load_profile("zts")

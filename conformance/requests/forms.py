@@ -393,7 +393,7 @@ _ENCODED = (
             ("surrogate", b'"\\ud800"', JSON),
             ("big-number", b"1" * 400, JSON),
             ("very-big-number", b"1" * 5000, JSON),
-            ("deep", b"[" * 3000 + b"]" * 3000, JSON),
+            ("deep", b"[" * 50_000 + b"]" * 50_000, JSON),
             ("text-bom", b"\xef\xbb\xbftext", "text/plain"),
             ("text-latin", b"\xe4", "text/plain; charset=iso-8859-1"),
             ("text-zero", b"a\x00b", "text/plain"),

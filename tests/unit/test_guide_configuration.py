@@ -16,17 +16,24 @@ from zts.archive import model_config
 from zts.archive.spec import read_model
 from zts.cli.config import explained
 from zts.cli.main import COMMANDS, Parser
-from zts.config import _FLAG_KEYS, _SWITCHES, add_server_arguments, resolve
+from zts.config import _FLAG_KEYS, _SWITCHES, add_server_arguments, default_runtime_dir, resolve
 from zts.config_keys import JAVA, KEYS, LATER, META
 from zts.http import api_description
+from zts.settings import Settings, default_http_processes
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "guide" / "configuration.md"
 NONE = "-"
-# Their defaults depend on host, environment or folder; the page gives them in words.
+# Defaults that depend on host, environment or folder, as the page says them in words.
 COMPUTED = {
-    *("zts_client_address", "zts_worker_address", "zts_control_address", "zts_event_address"),
-    *("zts_runtime_dir", "zts_http_processes", "zts_log_dir", "zts_metrics_dir"),
+    "zts_client_address": "`client.ipc` in the runtime folder",
+    "zts_worker_address": "`worker.ipc` there",
+    "zts_control_address": "`control.ipc` there",
+    "zts_event_address": "`event.ipc` there",
+    "zts_runtime_dir": "`$XDG_RUNTIME_DIR/zts/default`, else `/tmp/zts-UID/default`",
+    "zts_http_processes": "1 below four cores, 2 below eight, else 3",
+    "zts_log_dir": "`LOG_LOCATION`, else `logs` in the current folder",
+    "zts_metrics_dir": "`METRICS_LOCATION`, else the log folder",
 }
 # Of model-config.yaml, and read by others than model_config.py.
 OTHER_MODEL_KEYS = {"asyncCommunication": "`false`", "useVenv": "`false`"}
@@ -93,8 +100,26 @@ def test_every_key_is_there_with_its_default(defaults: Mapping[str, Any]) -> Non
     missing = [f"| `{key}` | {shown(defaults[key])} | … |" for key in KEYS if key not in rows]
     assert not missing, f"write what they mean into {PAGE.name}"
     assert rows.keys() - KEYS.keys() == set(), "no such keys"
-    wrong = {key: (row[0], shown(defaults[key])) for key, row in rows.items() if row[0] != shown(defaults[key])}
-    assert wrong.keys() == COMPUTED, "the page's default, and that of the code"
+    wanted = {key: COMPUTED.get(key) or shown(defaults[key]) for key in rows}
+    assert {key: row[0] for key, row in rows.items()} == wanted
+
+
+def test_defaults_that_are_computed_are_what_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def settings(**environ: str) -> Settings:
+        return resolve(server_parser().parse_args([]), environ, is_start=False).settings
+
+    folder = settings(XDG_RUNTIME_DIR="/x").runtime_dir
+    assert folder == "/x/zts/default"
+    assert default_runtime_dir({}, 7, "/tmp") == "/tmp/zts-7/default"
+    endpoints = settings(XDG_RUNTIME_DIR="/x").endpoints
+    for name in ("client", "worker", "control", "event"):
+        assert getattr(endpoints, name) == f"ipc://{folder}/{name}.ipc"
+    assert [default_http_processes(settings(), cores) for cores in (3, 4, 7, 8)] == [1, 2, 2, 3]
+    plain, moved = settings(), settings(LOG_LOCATION="/l", METRICS_LOCATION="/m")
+    assert (plain.log_dir, plain.metrics_dir) == (str(tmp_path / "logs"), str(tmp_path / "logs"))
+    assert (moved.log_dir, moved.metrics_dir) == ("/l", "/m")
 
 
 def test_every_key_has_its_unit() -> None:
@@ -166,10 +191,10 @@ def test_variables_of_keys_that_differ_from_the_rule_are_there() -> None:
     wanted = {}
     for key, row in KEYS.items():
         if row.variable:
-            wanted[key] = f"`{row.variable}`" + (", read whatever the file says" if row.always_read else "")
+            wanted[key] = f"`{row.variable}`" + (", read in any case" if row.always_read else "")
         elif not row.env:
             wanted[key] = "none"
-    wanted["allowed_urls"] = "`TS_ALLOWED_URLS`, if the file says `use_env_allowed_urls=true`"
+    wanted["allowed_urls"] = "`TS_ALLOWED_URLS`, if the file has `use_env_allowed_urls=true`"
     assert rows == wanted
 
 
@@ -182,8 +207,11 @@ def headers_read() -> Iterator[str]:
 
 
 def test_every_header_is_there() -> None:
-    described = {row["name"] for row in api_description._OURS}
-    assert table("Headers").keys() == {*headers_read(), *described}
+    described = {row["name"]: row["schema"].get("default") for row in api_description._OURS}
+    rows = table("Headers")
+    assert rows.keys() == {*headers_read(), *described}
+    assert {name for name, row in rows.items() if "`" in row[0]} == {name for name, value in described.items() if value}
+    assert all(rows[name][0] == shown(value) for name, value in described.items() if value)
 
 
 def test_parameters_of_management_are_there_with_their_defaults() -> None:
