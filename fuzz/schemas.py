@@ -44,9 +44,11 @@ checks.unsupported_method.enabled = false
 include-path = "/invocations"
 checks.positive_data_acceptance.enabled = false
 """
-# The served model stays as it is; the other one is scaled, to few workers.
 CONFIGURED = ("auth_failure_status=401",)  # TorchServe's 400 is no status for a missing key
+# The served model stays as it is (schemathesis learns its name from answers); another one is scaled, to few workers.
 SERVED, SCALED = "echo", "spare"
+CHANGED = {"put": SCALED, "delete": "none"}
+WORKERS = {"initial_workers": {"maximum": 1}, "min_worker": {"minimum": 1, "maximum": 2}, "max_worker": {"maximum": 2}}
 
 
 def description(instance: Instance, surface: str) -> dict[str, Any]:
@@ -59,18 +61,26 @@ def description(instance: Instance, surface: str) -> dict[str, Any]:
     return json.loads(data.partition(b"\r\n\r\n")[2])
 
 
-def narrowed(document: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the document with models' names that exist: made-up ones only ever reach a 404."""
-    out = json.loads(json.dumps(document))
+def bounded(document: Mapping[str, Any], *, names: bool) -> dict[str, Any]:
+    """Return the document so that the served model lives on and the host is not filled with workers.
+
+    Args:
+        document: As served.
+        names: Also name a model and versions that exist, where nothing is changed: made-up ones only ever reach a 404.
+    """
+    out: dict[str, Any] = json.loads(json.dumps(document))
     for operations in out["paths"].values():
         for method, operation in operations.items():
             for parameter in operation["parameters"]:
-                if parameter["name"] == "model_name" and parameter["in"] == "path" and method != "delete":
-                    parameter["schema"]["enum"] = [SCALED if method == "put" else name]
-                if parameter["name"] == "model_version" and parameter["in"] == "path" and method != "delete":
-                    parameter["schema"]["enum"] = ["1.0", "all", "2.0"]
-                if parameter["name"] in ("min_worker", "max_worker"):
-                    parameter["schema"]["maximum"] = 2
+                name, schema, in_path = parameter["name"], parameter["schema"], parameter["in"] == "path"
+                if name == "model_name" and in_path and method in CHANGED:
+                    schema["enum"] = [CHANGED[method]]
+                elif name == "model_name" and in_path and names:
+                    schema["enum"] = [SERVED]
+                elif name == "model_version" and in_path and names:
+                    schema["enum"] = ["1.0", "all", "2.0"]
+                elif name in WORKERS:
+                    schema |= WORKERS[name]
     return out
 
 
@@ -81,7 +91,7 @@ def run(instance: Instance, surface: str, document: Mapping[str, Any], key: str,
     (folder / "schemathesis.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"), "run"]
     command += [str(folder / "description.json"), "--url", instance.addresses[surface], "--exclude-checks"]
-    command += [LEFT_OUT[surface], "--max-examples", str(options.examples), "--workers", "4", "--no-color"]
+    command += [LEFT_OUT[surface], "--max-examples", str(options.examples), "--workers", "1", "--no-color"]
     command += ["--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--seed", str(options.seed)]
     command += ["--request-timeout", "30", "--generation-database", "none", "--max-time", str(options.seconds)]
     command += ["-H", key] if key else []
@@ -111,8 +121,8 @@ def main() -> int:
                 for surface in SURFACES:
                     served = description(instance, surface)
                     key = instance.key("inference" if surface == "inference" else "management").strip()
-                    for document in (served, narrowed(served, SERVED)):
-                        bad += run(instance, surface, document, key, options) != 0
+                    for names in (False, True):
+                        bad += run(instance, surface, bounded(served, names=names), key, options) != 0
                     if not instance.is_well():
                         print("   a sound request is not answered any more", flush=True)
                         bad += 1
