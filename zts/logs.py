@@ -103,8 +103,11 @@ def _stamped(rows: Sequence[tuple[float, str, str]]) -> str:
 def _model_line(stamp: str, record: logging.LogRecord) -> str:
     level = "WARN" if record.levelno >= logging.WARNING else "INFO"
     head = f"{stamp} [{level:5}] "
-    # What a model prints may be a stranger's text: it moves no cursor and looks like no line of ours. Tabs stay.
-    text = "\t".join(visible(part, keeps_lines=True) for part in record.getMessage().split("\t"))
+    # What a model prints may be a stranger's text: it moves no cursor and looks like no line of ours. Tabs stay, and
+    # a line of JSON means the same.
+    text = record.getMessage()
+    if not text.isprintable():
+        text = UNSAFE.sub(lambda found: found[0] if found[0] in "\t\n" else f"\\u{ord(found[0]):04x}", text)
     return head + text.replace("\n", "\n" + head)  # a record may be several lines of a model
 
 
