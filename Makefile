@@ -90,10 +90,13 @@ compare: $(VENV)/installed-serve
 profile: $(VENV)/installed-serve
 	$(BIN)/python -m benchmarks.profiles $(FLAGS)
 
-# Coverage-guided fuzzing of all that reads bytes of strangers (FLAGS: fuzz/run.py).
+# Coverage-guided fuzzing of all that reads bytes of strangers (FLAGS: fuzz/run.py), then real instances are attacked:
+# from their own descriptions, and with mutated requests.
 fuzz: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python -m fuzz.run $(FLAGS)
+	$(BIN)/python -m fuzz.schemas
+	$(BIN)/python -m fuzz.rest
 
 clean:
 	rm -rf .fuzz-corpus $(VENV) $(TORCHSERVE_VENV) $(RELEASE_VENV) site .venv-mosec .venv-py-spy build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

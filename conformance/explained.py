@@ -266,8 +266,15 @@ EXPLAINED: Final = (
     Explained(
         "printed-separators",
         "body",
-        "better: a line ends where log readers see its end; JSON lines may hold U+2028 and U+0085 as they are",
-        zts=".*line\\u2028separator\\n.*next\\x85line\\n.*",
+        "better: a line ends where log readers see its end; characters that move a cursor are escaped as in JSON",
+        zts=r".*line\\u2028separator\n.*next\\u0085line\n.*vertical\\u000btab, form\\u000cfeed.*",
+    ),
+    Explained(
+        "printed-texts",
+        "body",
+        "better: what a model prints can move no cursor and forge no line",
+        torchserve=".*\x1b.*",
+        zts=r".*\tand \\u001b\[31mcolour\\u001b\[0m and nul \\u0000\n.*",
     ),
     Explained(
         "printed-texts",

@@ -18,10 +18,11 @@ _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked\r\n")
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: its status, its head."""
+    """One answer: its status, its head, its body as sent."""
 
     status: int
     head: bytes
+    body: bytes = b""
 
 
 def read_answers(sock: socket.socket, expected: int, wait_s: float) -> list[Answer]:
@@ -69,8 +70,8 @@ def parse_answers(data: bytes, *, is_over: bool = False) -> list[Answer]:
         answer = Answer(int(found[1]), head + b"\r\n")
         body = _body_length(answer, rest)
         if body is None or len(rest) < body:
-            return [*out, answer] if is_over else out
-        out.append(answer)
+            return [*out, Answer(answer.status, answer.head, rest)] if is_over else out
+        out.append(Answer(answer.status, answer.head, rest[:body]))
         data = rest[body:]
     return out
 

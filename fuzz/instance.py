@@ -46,12 +46,14 @@ class Figures:
 
 @dataclass
 class Instance:
-    """A running instance; ``tokens``: it asks for keys; ``flags``: more ones for ``zts start``."""
+    """A running instance; ``tokens``: it asks for keys; ``flags``, ``config``: more of them for ``zts start``."""
 
     folder: Path
     tokens: bool
     transport: str = "tcp"
     flags: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("echo=echo.mar",)
+    config: tuple[str, ...] = ()
     addresses: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -63,7 +65,9 @@ class Instance:
         handler = str(self.folder / "echo.py")
         pack_archive(PackOrder(model_name="echo", version="1.0", handler=handler, export_path=str(store)))
         command = [sys.executable, "-m", "zts", "start", "--foreground", "--ncs", "--model-store", str(store)]
-        command += ["--models", "echo=echo.mar", "--runtime-dir", str(self.folder / "run"), *self._address_flags()]
+        command += ["--models", *self.models, "--runtime-dir", str(self.folder / "run"), *self._address_flags()]
+        (self.folder / "attacked.properties").write_text("".join(f"{line}\n" for line in self._config()))
+        command += ["--ts-config", str(self.folder / "attacked.properties")]
         command += [] if self.tokens else ["--disable-token-auth"]
         command += ["--broker", "embedded"] if self.transport == "embedded" else []
         root = str(Path(__file__).parents[1])
@@ -88,12 +92,14 @@ class Instance:
         if self.transport == "unix":
             return [f"--{surface}-address=unix:{self.folder}/{surface}.sock" for surface in SURFACES]
         if self.transport == "tls":
-            config = self.folder / "config.properties"
-            config.write_text(f"private_key_file={self.folder}/key.pem\ncertificate_file={self.folder}/cert.pem\n")
-            self._make_certificate()
-            addresses = [f"--{surface}-address=https://127.0.0.1:0" for surface in SURFACES]
-            return ["--ts-config", str(config), *addresses]
+            return [f"--{surface}-address=https://127.0.0.1:0" for surface in SURFACES]
         return [f"--{surface}-address=http://127.0.0.1:0" for surface in SURFACES]
+
+    def _config(self) -> list[str]:
+        if self.transport != "tls":
+            return list(self.config)
+        self._make_certificate()
+        return [*self.config, f"private_key_file={self.folder}/key.pem", f"certificate_file={self.folder}/cert.pem"]
 
     def _make_certificate(self) -> None:
         program = shutil.which("openssl")

@@ -24,6 +24,7 @@ import zmq
 from zts.clock import monotonic, wall_time_s
 from zts.errors import LocalProtocolError, ServerError, ZtsError
 from zts.masking import without_secrets_of
+from zts.ownership import make_private_folder
 from zts.settings import Settings
 from zts.signals import STOP_SIGNALS, is_wanted
 from zts.wire import messages as m
@@ -405,8 +406,12 @@ class Node:
 
 
 def run(settings: Settings) -> int:
-    """Run the node agent in this (main) thread until SIGTERM or SIGINT; return the exit code."""
-    Path(settings.runtime_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Run the node agent in this (main) thread until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        ConfigError: If the runtime folder cannot be made, or other users could have made it.
+    """
+    make_private_folder(Path(settings.runtime_dir))
     node = Node(settings)
     for number in filter(is_wanted, STOP_SIGNALS):
         signal.signal(number, lambda *_: node.stop())

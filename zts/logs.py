@@ -47,6 +47,8 @@ _METRIC_FILES: Final = {"zts.ts_metrics": "ts_metrics.log", "zts.model_metrics":
 _BARE: Final = frozenset({"zts.access", *_METRIC_FILES})
 _DAY: Final = re.compile(rb"\d{4}-\d\d-\d\d")
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# The start of a line that looks like one of ours: an error's message may have several lines.
+_LIKE_OURS: Final = re.compile(r"^(?=\d{4}-\d\d-\d\d)", re.MULTILINE)
 
 
 class TextFormatter(logging.Formatter):
@@ -77,7 +79,8 @@ class TextFormatter(logging.Formatter):
             if request_id:
                 line += f" [{request_id}]"
         if record.exc_info:
-            line += "\n" + visible(masked(self.formatException(record.exc_info)), keeps_lines=True)
+            trace = visible(masked(self.formatException(record.exc_info)), keeps_lines=True)
+            line += "\n" + _LIKE_OURS.sub("  ", trace)
         return line
 
 
@@ -107,7 +110,12 @@ def _stamped(rows: Sequence[tuple[float, str, str]]) -> str:
 def _model_line(stamp: str, record: logging.LogRecord) -> str:
     level = "WARN" if record.levelno >= logging.WARNING else "INFO"
     head = f"{stamp} [{level:5}] "
-    return head + record.getMessage().replace("\n", "\n" + head)  # a record may be several lines of a model
+    # What a model prints may be a stranger's text: it moves no cursor and looks like no line of ours. Tabs stay, and
+    # a line of JSON means the same.
+    text = record.getMessage()
+    if not text.isprintable():
+        text = UNSAFE.sub(lambda found: found[0] if found[0] in "\t\n" else f"\\u{ord(found[0]):04x}", text)
+    return head + text.replace("\n", "\n" + head)  # a record may be several lines of a model
 
 
 class JsonFormatter(logging.Formatter):

@@ -57,9 +57,14 @@ def make_private_folder(folder: Path) -> None:
     Raises:
         ConfigError: If it cannot be made, or other users could have put it there.
     """
+    folder = Path(os.path.abspath(folder))
     try:
-        with contextlib.suppress(FileExistsError):  # a file, or a link: refused below
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for part in (*reversed(folder.parents), folder):
+            if os.path.lexists(part):
+                continue
+            check_ours(folder)  # nothing is made through another user's link, not even through one that is new
+            with contextlib.suppress(FileExistsError):  # refused below if it is not ours
+                part.mkdir(mode=0o700 if part == folder else 0o777)
         check_ours(folder)
         if not is_private(folder):  # a change of the mode would shut out the users of models, too
             folder.chmod(0o700)

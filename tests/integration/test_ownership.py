@@ -93,7 +93,10 @@ def test_a_folder_that_others_can_have_made_is_refused_by_all_who_look_for_it(
 
 
 @needs_root
-@pytest.mark.parametrize("command", [["stop"], ["status"], ["models", "list"], ["restart"], ["predict", "m", __file__]])
+@pytest.mark.parametrize(
+    "command",
+    [["stop"], ["status"], ["models", "list"], ["restart"], ["predict", "m", __file__], ["broker"], ["node"], ["http"]],
+)
 def test_no_command_uses_the_folder_of_another_user(place: Path, command: list[str]) -> None:
     folder = place / "zts"
     of_stranger(folder)
@@ -137,6 +140,14 @@ def test_a_circle_of_links_is_an_error_not_a_hang(place: Path) -> None:
     (place / "two").symlink_to(place / "one")
     with pytest.raises(ConfigError):
         check_ours(place / "one")
+
+
+@needs_root
+def test_nothing_is_made_through_a_link_of_another_user(place: Path) -> None:
+    link_of_stranger(place / "zts-0")
+    with pytest.raises(ConfigError, match="is a link of another user"):
+        make_private_folder(place / "zts-0" / "default")
+    assert list((place / "target").iterdir()) == []
 
 
 def test_a_way_that_all_may_change_is_refused(place: Path) -> None:

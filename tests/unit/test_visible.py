@@ -69,6 +69,25 @@ def test_a_traceback_keeps_its_lines_and_no_escapes() -> None:
     assert all(is_safe(line) for line in lines)
 
 
+def test_no_line_of_an_error_looks_like_a_line_of_the_log() -> None:
+    try:
+        raise ValueError("x\n2026-01-01T00:00:00,000 [ERROR] broker - forged")
+    except ValueError as exc:
+        error = record("it failed")
+        error.exc_info = (type(exc), exc, exc.__traceback__)
+    assert TextFormatter("node").format(error).endswith("\n  2026-01-01T00:00:00,000 [ERROR] broker - forged")
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_what_a_model_prints_is_shown_safely(name: str) -> None:
+    printed = record(f"W-9000-m_1.0-stdout MODEL_LOG - a\t{name}\nsecond")
+    printed.name = "zts.model"
+    lines = TextFormatter("node").format(printed).split("\n")
+    assert all(is_safe(line.replace("\t", "")) for line in lines)
+    assert lines[0].partition(" MODEL_LOG - ")[2].startswith("a\t")
+    assert lines[-1].endswith("[INFO ] second")
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_label_is_read_back_by_prometheus_own_parser(name: str) -> None:
     parser = pytest.importorskip("prometheus_client.parser")

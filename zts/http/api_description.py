@@ -61,9 +61,10 @@ def _prediction(text: str, name: str, parameters: Sequence[Doc]) -> Doc:
 
 def _describe_self(paths: Doc) -> Doc:
     text = "This document"
+    keyless: Doc = {"security": []}
     return {
-        "/": {"options": operation(text, "apiDescription", json_content("Any"))},
-        "/api-description": {"get": operation(text, "apiDescriptionGet", json_content("Any"))},
+        "/": {"options": operation(text, "apiDescription", json_content("Any")) | keyless},
+        "/api-description": {"get": operation(text, "apiDescriptionGet", json_content("Any")) | keyless},
         **paths,
     }
 

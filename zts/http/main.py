@@ -34,6 +34,7 @@ from zts.http.token_route import TokenRoute
 from zts.http.tokens import TokenGuard
 from zts.http.zmq_link import ZmqLink
 from zts.metrics.definition_file import load_definitions
+from zts.ownership import make_private_folder
 from zts.settings import Settings
 from zts.signals import DRAIN_SIGNAL, STOP_SIGNALS, is_wanted
 from zts.stopping import LAST_WORDS_S, REFUSAL, Ending, Step, cut_text
@@ -240,8 +241,13 @@ def _application(
 
 
 def run(settings: Settings, index: int) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 2 if an address cannot be used."""
+    """Serve until SIGTERM or SIGINT; return the exit code: 0, or 2 if an address cannot be used.
+
+    Raises:
+        ConfigError: If the runtime folder cannot be made, or other users could have made it.
+    """
     keep_freed_memory(one_arena=True)
+    make_private_folder(Path(settings.runtime_dir))
     try:
         import uvloop
     except ImportError:  # not there on every platform; asyncio's own loop does the same, slower

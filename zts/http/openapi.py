@@ -11,16 +11,17 @@ Doc = dict[str, Any]
 
 ANY: Final[Doc] = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
-# The smallest values that are taken.
-_MINIMA: Final = {
-    "batch_size": 1,
-    "max_batch_delay": 0,
-    "initial_workers": 0,
-    "response_timeout": 1,
-    "startup_timeout": 1,
-    "min_worker": 0,
-    "max_worker": 0,
-    "x-zts-timeout-ms": 1,
+# What is taken of a type.
+_BOUNDS: Final[dict[str, Doc]] = {
+    "batch_size": {"minimum": 1},
+    "max_batch_delay": {"minimum": 0},
+    "initial_workers": {"minimum": 0},
+    "response_timeout": {"minimum": 1},
+    "startup_timeout": {"minimum": 1},
+    "min_worker": {"minimum": 0},
+    "max_worker": {"minimum": 0},
+    "x-zts-timeout-ms": {"minimum": 1, "maximum": 7 * 24 * 3600 * 1000},
+    "x-zts-priority": {"enum": ["high", "normal", "low"]},
 }
 # Field → type, in the order in which describe writes them.
 _WORKER: Final = {
@@ -117,9 +118,7 @@ def json_content(schema: str) -> Doc:
 
 def parameter(name: str, place: str, text: str, kind: str = "string", *, default: object = None) -> Doc:
     """Return a parameter; those of the path are required."""
-    schema: Doc = {"type": kind}
-    if name in _MINIMA:
-        schema["minimum"] = _MINIMA[name]
+    schema: Doc = {"type": kind, **_BOUNDS.get(name, {})}
     if default is not None:
         schema["default"] = default
     return {"name": name, "in": place, "required": place == "path", "description": text, "schema": schema}
