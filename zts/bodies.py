@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from zts.errors import ZtsError
+from zts.nesting import parsed_json
 
 __all__ = [
     "customized_metadata",
@@ -172,8 +173,8 @@ def customized_metadata(body: bytes) -> dict[str, Any]:
     ({'classes': 10}, {})
     """
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = parsed_json(body)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -7,13 +7,13 @@ a JVM only. Anything else is unknown, and the nearest known key is named.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from zts.errors import ConfigError
+from zts.nesting import parsed_json
 
 __all__ = ["JAVA", "KEYS", "LATER", "Key", "convert", "nearest_key"]
 
@@ -290,7 +290,7 @@ def _requirements(name: str, text: str, warn: _Warn) -> str:
 
 def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}")
+        value = parsed_json(text or "{}")
     except ValueError as exc:
         raise ConfigError(f"{name} is no JSON: {exc}") from None
     if not isinstance(value, dict):

@@ -19,6 +19,7 @@ LAYERS = {
     "zts": 1,
     "zts.backoff": 1,
     "zts.lifecycle": 1,
+    "zts.nesting": 1,
     "zts.registry": 1,
     "zts.settings": 1,
     "zts.stats": 1,

@@ -115,7 +115,7 @@ def _post(args: argparse.Namespace, body: bytes) -> Any:
 def _rest_answer(status: int, content_type: str, body: bytes) -> Any:
     try:
         value: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if status >= 400:
         told = value.get("message") if isinstance(value, dict) else None
