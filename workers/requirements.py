@@ -23,7 +23,11 @@ _SEPARATORS: Final = re.compile(r"""[\s=@"',]+""")
 _MAX_BYTES: Final = 4 * 1024 * 1024
 _CHUNK_BYTES: Final = 1024 * 1024
 # A project's name with extras, then version bounds and markers; no option, URL or path.
-_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\])?\s*((\(?[<>=!~]=?|;)[^/@:\\]*)?")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[^\]]*\]\s*)?((\(?[<>=!~]=?|;)[^/@:\\]*)?")
+# Of a path; a longer word is none.
+_MAX_PATH_CHARS: Final = 4096
+# Quoted of a line in a message.
+_SHOWN_CHARS: Final = 200
 
 
 def add_content(key: Any, requirements: Path, model_dir: Path, environ: Mapping[str, str]) -> None:
@@ -54,8 +58,8 @@ def check_wheels_only(requirements: Path) -> None:
         without_hashes = re.sub(r"\s--hash=\S+", "", line)
         if re.search(r"\s-", without_hashes) or not _PLAIN.fullmatch(without_hashes.strip()):
             raise BadRequest(
-                f"{requirements.name}: {line.strip()!r} is no plain requirement, and this server installs only wheels "
-                "of named projects (zts_requirements=wheels)"
+                f"{requirements.name}: {line.strip()[:_SHOWN_CHARS]!r} is no plain requirement, and this server installs "
+                "only wheels of named projects (zts_requirements=wheels)"
             )
 
 
@@ -103,6 +107,8 @@ def _paths_in(line: str, folder: Path, model_dir: Path) -> Iterator[Path]:
 
 
 def _existing(word: str, folder: Path, model_dir: Path) -> Iterator[Path]:
+    if len(word) > _MAX_PATH_CHARS:
+        return
     is_url = word.startswith("file:")
     name = word.removeprefix("file:")
     if is_url and name.startswith("//"):

@@ -8,7 +8,6 @@ our ``ZTS_…`` variables, the file (or the newest snapshot), defaults. Together
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
 from zts.errors import ConfigError
 from zts.ownership import check_ours
 from zts.settings import Endpoints, Settings, default_http_processes
+from zts.small_files import read_json
 
 __all__ = [
     "TORCHSERVE_OPTIONS",
@@ -140,7 +140,7 @@ def read_settings_file(path: str) -> Settings:
         ConfigError: If the file is missing or not of this version.
     """
     try:
-        raw = json.loads(Path(path).read_text())
+        raw = read_json(path)
     except OSError as exc:
         raise ConfigError(f"--settings {path}: {exc.strerror}") from None
     except ValueError as exc:

@@ -13,6 +13,7 @@ from zts.config_keys import JAVA, KEYS, LATER, META, nearest_key
 from zts.config_sources import Origin
 from zts.errors import ConfigError
 from zts.properties import fill_variables, parse_properties
+from zts.small_files import read_text
 from zts.snapshots import SNAPSHOT_FOLDER, newest_snapshot
 
 __all__ = ["ConfigFile", "log_folder", "read_config_file"]
@@ -84,7 +85,7 @@ def _read_snapshot(path: str, args: argparse.Namespace, environ: Mapping[str, st
 
 def _read(path: str, environ: Mapping[str, str], source: str = "file") -> ConfigFile:
     try:
-        raw = parse_properties(Path(path).read_text(encoding="utf-8"))
+        raw = parse_properties(read_text(path))
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} cannot be read: {exc}") from None
     values = {

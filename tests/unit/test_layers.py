@@ -87,7 +87,7 @@ OWNERS = {
     "tornado": ["zts.http.*"],
     "torch": ["zts.workers.torch_handler.*", "zts.workers.ts_compat.*"],
     "torchvision": [],
-    "yaml": ["zts.archive.*", "zts.metrics.definition_file", "zts.workers.ts_compat.*"],
+    "yaml": ["zts.yaml_text", "zts.archive.*", "zts.metrics.definition_file", "zts.workers.ts_compat.*"],
     "prometheus_client": ["zts.http.*"],
     "httptools": ["zts.http.*", "zts.bench.*"],
 }

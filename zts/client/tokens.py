@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from zts.small_files import read_json
 
 __all__ = ["inference_token"]
 
@@ -16,7 +17,7 @@ def inference_token(given: str | None, folder: Path) -> str:
     if given:
         return given
     try:
-        key = json.loads((folder / "key_file.json").read_text())["inference"]["key"]
+        key = read_json(folder / "key_file.json")["inference"]["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return key if isinstance(key, str) else ""

@@ -16,6 +16,7 @@ from typing import Final
 from zts.errors import ConfigError
 from zts.http.certificates import from_pkcs12, self_signed
 from zts.settings import Settings
+from zts.small_files import read_small
 
 __all__ = ["server_context"]
 
@@ -69,7 +70,7 @@ def _why(exc: Exception) -> str:
 def _keystore_pem(settings: Settings) -> bytes:
     path = settings.keystore
     try:
-        data = Path(path).read_bytes()
+        data = read_small(path)
     except OSError as exc:
         raise ConfigError(f"keystore={path} cannot be read: {exc.strerror}") from None
     if data.startswith(_JKS_MAGIC):

@@ -28,6 +28,7 @@ from zts.errors import ClientError, ConfigError
 from zts.http.failed_keys import FailedKeys
 from zts.ownership import check_ours, is_our_file
 from zts.settings import Settings
+from zts.small_files import read_json
 
 __all__ = [
     "API",
@@ -121,7 +122,7 @@ class KeyFile:
             ConfigError: If there is no such file or it holds something else.
         """
         try:
-            raw = json.loads(self.path.read_text(encoding="utf-8"))
+            raw = read_json(self.path)
             return {name: _key(raw[name]) for name in (MANAGEMENT, INFERENCE, API)}
         except OSError as exc:
             raise ConfigError(f"the key file {self.path} cannot be read: {exc.strerror}") from None
@@ -266,7 +267,7 @@ def remove_key_file(runtime_dir: Path) -> bool:
     try:
         if not is_our_file(mark):
             return False
-        path = Path(json.loads(mark.read_text(encoding="utf-8"))["path"])
+        path = Path(read_json(mark)["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     removed = False
@@ -288,7 +289,7 @@ def _create_once(key_file: KeyFile, runtime_dir: Path) -> None:
     mark = runtime_dir / _MARK_FILE
     ours = {"path": str(key_file.path), "instance": started}
     with contextlib.suppress(OSError, ValueError, ConfigError):
-        if json.loads(mark.read_text(encoding="utf-8")) == ours:
+        if read_json(mark) == ours:
             key_file.read()
             return
     key_file.create()

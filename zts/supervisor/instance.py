@@ -22,6 +22,7 @@ from zts.clock import monotonic
 from zts.config import default_runtime_dir, load_settings
 from zts.errors import ConfigError, Conflict
 from zts.ownership import check_ours, make_private_folder
+from zts.small_files import read_json, read_text
 
 __all__ = ["Instance", "find_instance"]
 
@@ -129,7 +130,7 @@ class Instance:
     def pid(self) -> int | None:
         """Return the pid in the pid file, or None if there is none."""
         try:
-            return int(self.pid_file.read_text())
+            return int(read_text(self.pid_file))
         except (OSError, ValueError):
             return None
 
@@ -170,7 +171,7 @@ class Instance:
     def read(self, path: Path) -> dict[str, Any]:
         """Return a JSON file of the folder; ``{}`` if it is missing or broken."""
         try:
-            value = json.loads(path.read_text())
+            value = read_json(path)
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
