@@ -163,6 +163,18 @@ def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(size: tuple[in
     assert said.endswith("\n89478485\n")
 
 
+def test_a_thin_image_that_would_be_enlarged_to_billions_of_pixels_is_refused() -> None:
+    pytest.importorskip("torch")
+    image_module = pytest.importorskip("PIL.Image")
+    from zts.workers.answers import PredictionException
+    from zts.workers.torch_handler.image_transforms import resized
+
+    for size in ((60_000, 1), (1, 60_000)):
+        with pytest.raises(PredictionException, match="it would have 3932160000 pixels"):
+            resized(image_module.new("L", size), 256)
+    assert resized(image_module.new("L", (6000, 10)), 20).size == (12_000, 20)
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -207,3 +219,25 @@ def test_registration_with_deep_json_is_a_bad_request(depth: int) -> None:
                 assert json.loads(answer.body)["type"] == "BadRequestException"
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("wire", ["fast", "tornado"])
+@pytest.mark.parametrize("surface", ["inference", "management"])
+@pytest.mark.parametrize(
+    ("length", "statuses"),
+    [("9" * 5000, (400, 413)), ("9" * 18, (400, 413)), ("\xb2", (400,)), ("0" * 5000 + "3", (200, 400, 404))],
+)
+def test_a_length_that_is_no_usual_number_is_answered(
+    wire: str, surface: str, length: str, statuses: tuple[int, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        async with serving(http_wire=wire) as running:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port(surface))
+            head = f"POST /predictions/m HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\nabc"
+            writer.write(head.encode("latin-1"))
+            line = await asyncio.wait_for(reader.readline(), 20)
+            writer.close()
+            assert int(line.split()[1]) in statuses
+
+    asyncio.run(ask())
+    assert not [record for record in caplog.records if record.exc_info]
