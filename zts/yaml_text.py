@@ -72,8 +72,8 @@ class _Weigher:
             levels = max(levels, 1 + more_levels)
             if nodes > MAX_NODES or chars > MAX_CHARS or levels > MAX_DEPTH:
                 raise ValueError(
-                    f"it stands for more than {MAX_NODES} values, {MAX_CHARS} characters or {MAX_DEPTH} levels "
-                    "when its aliases are written out"
+                    f"it is too large: it stands for more than {MAX_NODES} values, {MAX_CHARS} characters or "
+                    f"{MAX_DEPTH} levels when its aliases are written out"
                 )
         self._open.discard(key)
         self._known[key] = nodes, chars, levels
