@@ -19,7 +19,7 @@ from zts.small_files import MAX_FILE_BYTES, read_json, read_small
 
 # Seconds of processor time for all inputs of one function below, each of 400,000 characters: linear ones take some
 # seconds on a slow machine. One that takes the square of its length would take many minutes; the kernel ends it.
-_CPU_S = 100
+_CPU_S = 200
 _READERS = """
 import re, resource, sys
 from pathlib import Path
