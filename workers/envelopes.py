@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -31,6 +32,8 @@ __all__ = [
 
 logger: Final = logging.getLogger("ts.torch_handler.request_envelope")
 
+# Of a tensor without data.
+_MAX_EMPTY_LISTS: Final = 10_000
 _Handle = Callable[[Any, Any], Any]
 
 
@@ -191,7 +194,11 @@ class KServev2Envelope(BaseEnvelope):
             return {**entry, "data": entry["data"][0]}
         import numpy
 
-        return {**entry, "data": numpy.asarray(entry["data"]).reshape(entry["shape"]).tolist()}
+        shaped = numpy.asarray(entry["data"]).reshape(entry["shape"])
+        # Without data a shape such as [1000000000, 0] is right, and stands for as many empty lists.
+        if not shaped.size and math.prod(size for size in shaped.shape if size) > _MAX_EMPTY_LISTS:
+            raise ValueError(f"a tensor without data of shape {list(shaped.shape)}")
+        return {**entry, "data": shaped.tolist()}
 
 
 ENVELOPES: Final[Mapping[str, type[BaseEnvelope]]] = {

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from zts.errors import ZtsError
 from zts.masking import masked, masked_url
+from zts.nesting import parsed_json
 
 __all__ = [
     "customized_metadata",
@@ -173,8 +174,8 @@ def customized_metadata(body: bytes) -> dict[str, Any]:
     ({'classes': 10}, {})
     """
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = parsed_json(body)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -8,7 +8,6 @@ our ``ZTS_…`` variables, the file (or the newest snapshot), defaults. Together
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from zts.config_sources import Origin, merge, ts_variables, zts_variables
 from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
 from zts.errors import ConfigError
 from zts.ownership import check_ours
-from zts.regular_file import read_text
+from zts.regular_file import read_json
 from zts.settings import Endpoints, Settings, default_http_processes
 
 __all__ = [
@@ -141,7 +140,7 @@ def read_settings_file(path: str) -> Settings:
         ConfigError: If the file is missing or not of this version.
     """
     try:
-        raw = json.loads(read_text(path))
+        raw = read_json(path)
     except OSError as exc:
         raise ConfigError(f"--settings {path}: {exc.strerror}") from None
     except ValueError as exc:

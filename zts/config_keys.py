@@ -7,7 +7,6 @@ a JVM only. Anything else is unknown, and the nearest known key is named.
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 from zts.errors import ConfigError
 from zts.model_rights import LEAST_MEMORY_BYTES, parse_size, parse_user, shown_size
+from zts.nesting import parsed_json
 
 __all__ = ["JAVA", "KEYS", "LATER", "Key", "convert", "nearest_key"]
 
@@ -326,7 +326,7 @@ def _worker_environment(name: str, text: str, warn: _Warn) -> tuple[str, ...]:
 
 def _json_map(name: str, text: str, warn: _Warn) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}")
+        value = parsed_json(text or "{}")
     except ValueError as exc:
         raise ConfigError(f"{name} is no JSON: {exc}") from None
     if not isinstance(value, dict):

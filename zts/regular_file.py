@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from zts.nesting import parsed_json
 
 __all__ = [
     "MAX_TEXT_BYTES",
@@ -24,12 +26,13 @@ __all__ = [
     "open_regular",
     "open_to_append",
     "pinned",
+    "read_json",
     "read_regular",
     "read_text",
 ]
 
-# Configuration, keys, certificates, state: far above what such a file ever has.
-MAX_TEXT_BYTES: Final = 64 << 20
+# Configuration, keys, certificates, state: a configuration that names a hundred thousand models has about this size.
+MAX_TEXT_BYTES: Final = 16 << 20
 
 
 class NotRegular(OSError):
@@ -111,6 +114,16 @@ def read_text(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
         UnicodeDecodeError: If it is no UTF-8.
     """
     return read_regular(path, max_bytes).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: str | Path, max_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """Return the value in a JSON file that is a regular one.
+
+    Raises:
+        OSError: As ``read_regular``.
+        ValueError: If it is no JSON, or nested too deep.
+    """
+    return parsed_json(read_regular(path, max_bytes))
 
 
 def open_to_append(path: str | Path, mode: int) -> int:

@@ -20,6 +20,7 @@ LAYERS = {
     "zts": 1,
     "zts.backoff": 1,
     "zts.lifecycle": 1,
+    "zts.nesting": 1,
     "zts.registry": 1,
     "zts.settings": 1,
     "zts.stats": 1,
@@ -93,7 +94,7 @@ OWNERS = {
     "tornado": ["zts.http.*"],
     "torch": ["zts.workers.torch_handler.*", "zts.workers.ts_compat.*"],
     "torchvision": [],
-    "yaml": ["zts.archive.*", "zts.metrics.definition_file", "zts.workers.ts_compat.*"],
+    "yaml": ["zts.yaml_text", "zts.archive.*", "zts.metrics.definition_file", "zts.workers.ts_compat.*"],
     "prometheus_client": ["zts.http.*"],
     "httptools": ["zts.http.*", "zts.bench.*"],
 }

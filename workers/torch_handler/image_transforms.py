@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import torch
 
+from zts.workers.answers import PredictionException
+
 __all__ = ["Chain", "center_cropped", "classifier_transform", "resized", "to_rgb", "to_tensor"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -48,7 +50,12 @@ def to_rgb(image: Any) -> Any:
 
 
 def resized(image: Any, shorter_side: int) -> Any:
-    """Return ``image`` with its shorter side of that many pixels and the longer one in proportion."""
+    """Return ``image`` with its shorter side of that many pixels and the longer one in proportion.
+
+    Raises:
+        PredictionException: Status 400, if it would have more pixels than Pillow's bound: a line of 60,000 pixels,
+            256 high, has 4 billion.
+    """
     from PIL import Image
 
     width, height = image.size
@@ -58,6 +65,13 @@ def resized(image: Any, shorter_side: int) -> Any:
         size = (shorter_side, int(shorter_side * height / width))
     else:
         size = (int(shorter_side * width / height), shorter_side)
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and size[0] * size[1] > most:
+        raise PredictionException(
+            f"The request is an image of {width} x {height} pixels; {shorter_side} wide or high it would have "
+            f"{size[0] * size[1]} pixels, of which {most} are allowed",
+            400,
+        )
     return image.resize(size, Image.Resampling.BILINEAR)
 
 

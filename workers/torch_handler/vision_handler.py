@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from zts.workers.ts_compat.timer import timed
 __all__ = ["VisionHandler"]
 
 _INSIGHT_STEPS = 15
+_LIMIT_WORDS = "limit_max_image_pixels=false in the server's configuration lifts the limit"
 
 
 class VisionHandler(BaseHandler):
@@ -75,16 +77,38 @@ class VisionHandler(BaseHandler):
 def _opened(content: bytes) -> Any:
     """Return an image file decoded.
 
+    A file of some kilobytes can say that it has any number of pixels, each of which takes memory. Pillow's bound of
+    pixels holds before they are decoded, as it is set in this process: ``Image.MAX_IMAGE_PIXELS``, None for no bound.
+
     Raises:
-        PredictionException: Status 400, if it cannot be.
+        PredictionException: Status 400, if it cannot be, or has too many pixels.
     """
     from PIL import Image
 
     try:
-        image = Image.open(io.BytesIO(content))
+        with warnings.catch_warnings():
+            # Pillow's own warning comes between the bound and twice of it; the bound is looked at below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+        _check_pixels(image)
         image.load()
+    except Image.DecompressionBombError as exc:
+        raise PredictionException(f"The request is an image of too many pixels ({exc}); {_LIMIT_WORDS}", 400) from exc
+    except PredictionException:
+        raise
     except MemoryError:
         raise
     except Exception as exc:  # Pillow's decoders raise whatever a broken file leads them to.
         raise PredictionException("The request is not an image that can be read", 400) from exc
     return image
+
+
+def _check_pixels(image: Any) -> None:
+    from PIL import Image
+
+    most = Image.MAX_IMAGE_PIXELS
+    width, height = image.size
+    if most is not None and width * height > most:
+        raise PredictionException(
+            f"The request is an image of {width} x {height} pixels, of which {most} are allowed; {_LIMIT_WORDS}", 400
+        )

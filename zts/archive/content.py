@@ -14,7 +14,10 @@ from zts.regular_file import open_regular
 __all__ = ["what_it_is"]
 
 _HEAD_BYTES: Final = 512
-_PAGE: Final = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+# A comment ends at its first end mark: a pattern with ".*?" tries every way to share many of them out.
+_PAGE: Final = re.compile(
+    rb"\s*(<!--(?:(?!-->).)*-->\s*)*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
 # How a file of a known kind begins, and what to say of it.
 _KINDS: Final = (
     (b"PK\x03\x04", "it is a zip that was cut off: the list of its members, which stands at its end, is missing"),

@@ -15,14 +15,12 @@ from typing import Any, Final
 from zts.errors import BadArchive
 from zts.model_rights import parse_size
 from zts.regular_file import open_regular
+from zts.yaml_text import MAX_CHARS, MAX_DEPTH, MAX_NODES, parsed_yaml
 
 __all__ = ["DEFAULT_CONFIG_FILE", "ConfigKeys", "read_config_file", "take_keys", "wire_form"]
 
 DEFAULT_CONFIG_FILE: Final = "model-config.yaml"
 _MAX_BYTES: Final = 1024 * 1024
-_MAX_NODES: Final = 50_000
-_MAX_CHARS: Final = 4 * _MAX_BYTES  # aliases written out
-_MAX_DEPTH: Final = 50
 _log = logging.getLogger("zts.archive")
 
 
@@ -55,11 +53,11 @@ def read_config_file(model_dir: Path, config_file: str = DEFAULT_CONFIG_FILE) ->
     """Return the whole mapping, with YAML's own types, as handlers get it in ``context.model_yaml_config``.
 
     Raises:
-        BadArchive: If the file is missing, lies outside ``model_dir``, is no YAML mapping or is larger than 1 MiB.
+        BadArchive: If the file is missing, lies outside ``model_dir``, is no YAML mapping, is larger than 1 MiB or
+            stands for more than ``zts.yaml_text`` allows.
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     path = (model_dir / config_file).resolve()
     if not path.is_relative_to(model_dir.resolve()):
         raise BadArchive(f"the manifest's configFile {config_file!r} lies outside the archive")
@@ -71,12 +69,12 @@ def read_config_file(model_dir: Path, config_file: str = DEFAULT_CONFIG_FILE) ->
     if len(data) > _MAX_BYTES:
         raise BadArchive(f"{config_file} is larger than {_MAX_BYTES} bytes")
     try:
-        content = yaml.load(data, Loader=loader)  # noqa: S506 - a safe loader, in C where there is one
+        content = parsed_yaml(data)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         where = f"line {mark.line + 1}: " if mark is not None else ""
         raise BadArchive(f"{config_file} is no valid YAML: {where}{exc.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError, ArithmeticError) as exc:
         raise BadArchive(f"{config_file} is no valid YAML: {' '.join(str(exc).split())}") from None
     if content is None:
         return {}
@@ -101,14 +99,14 @@ def wire_form(config: Mapping[Any, Any]) -> dict[str, Any]:
         nonlocal chars
         out = str(value)
         chars += len(out)
-        if chars > _MAX_CHARS:
+        if chars > MAX_CHARS:
             raise too_large
         return out
 
     def plain(value: Any, depth: int) -> Any:
         nonlocal nodes
         nodes += 1
-        if nodes > _MAX_NODES or depth > _MAX_DEPTH:
+        if nodes > MAX_NODES or depth > MAX_DEPTH:
             raise too_large
         if isinstance(value, dict):
             return {text(key): plain(item, depth + 1) for key, item in value.items()}

@@ -115,7 +115,7 @@ def _post(args: argparse.Namespace, body: bytes) -> Any:
 def _rest_answer(status: int, content_type: str, body: bytes) -> Any:
     try:
         value: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if status >= 400:
         told = value.get("message") if isinstance(value, dict) else None
@@ -138,9 +138,16 @@ def _wait(future: Future[Any], model: str) -> Any:
             print(f"zts predict: waiting for {model}, {waited_s:.0f} s", file=sys.stderr)
 
 
+def _json_text(answer: Any, **form: Any) -> str:
+    try:
+        return json.dumps(answer, default=_json_form, **form)
+    except RecursionError:
+        raise ZtsError("The answer is nested too deep to be printed as JSON.") from None
+
+
 def _print(answer: Any, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(answer, default=_json_form))
+        print(_json_text(answer))
     elif isinstance(answer, (bytes, bytearray)):
         sys.stdout.buffer.write(answer)
         if sys.stdout.isatty() and not answer.endswith(b"\n"):
@@ -149,7 +156,7 @@ def _print(answer: Any, *, as_json: bool) -> None:
     elif isinstance(answer, str):
         print(answer)
     else:
-        print(json.dumps(answer, default=_json_form, indent=2, ensure_ascii=False))
+        print(_json_text(answer, indent=2, ensure_ascii=False))
 
 
 def _json_form(value: Any) -> Any:

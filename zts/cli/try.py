@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from zts.errors import ConfigError
+from zts.nesting import parsed_json
 from zts.wire.heads import PARTS, JobHead, pack_job_head, pack_parts, unpack_result_head
 from zts.wire.messages import Result, WorkItem
 
@@ -109,7 +110,7 @@ def _header(text: str) -> tuple[str, str]:
 
 def _row(body: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(body)
+        row = parsed_json(body)
     except ValueError as exc:
         raise ConfigError(f"--json-row: the file is no JSON: {exc}") from None
     if not isinstance(row, dict):

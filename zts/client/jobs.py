@@ -322,7 +322,7 @@ def _as_text(value: object) -> str:
         return value.decode("utf-8", "replace")
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return str(value)  # arrays, or data with arrays or bytes in it
 
 
@@ -338,7 +338,7 @@ def _untyped(head: ResultHead, body: bytes) -> Any:
             return json.loads(body)
         if content_type.startswith("text/"):
             return body.decode()
-    except ValueError:
-        # The handler called it JSON or text and it is not: give the caller what there is.
+    except (ValueError, RecursionError):
+        # The handler called it JSON or text and it is not, or nests it without end: give the caller what there is.
         pass
     return body

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from zts.regular_file import read_regular
+from zts.regular_file import read_json
 
 __all__ = ["inference_token"]
 
@@ -18,7 +17,7 @@ def inference_token(given: str | None, folder: Path) -> str:
     if given:
         return given
     try:
-        key = json.loads(read_regular(folder / "key_file.json"))["inference"]["key"]
+        key = read_json(folder / "key_file.json")["inference"]["key"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     return key if isinstance(key, str) else ""

@@ -37,6 +37,8 @@ _BROKEN_STATUS: Final = 500
 # Of a request's head, as TorchServe's; more is no HTTP message to it.
 _MAX_LINE_BYTES: Final = 4096
 _MAX_HEADER_BYTES: Final = 8192
+# Of a body's length; more is more than any limit.
+_MOST_DIGITS: Final = 18
 _NO_HEADERS: Final = httputil.HTTPHeaders()
 # Smaller pieces of a body are put together as they come: an object for each would weigh more than they do.
 _SMALL_PIECE_BYTES: Final = 4096
@@ -117,8 +119,11 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._app.opened()
         self._connection.set_close_callback(self._gone)
         length = headers.get("Content-Length")
-        if length is not None and length.isdigit() and int(length) > self._app.max_request_bytes:
-            self._refuse(is_chunked=False)
+        # Python makes no number of more than 4,300 digits. What is none here, the wire refuses.
+        if length is not None and length.isascii() and length.isdigit():
+            digits = length.lstrip("0")
+            if len(digits) > _MOST_DIGITS or int(digits or "0") > self._app.max_request_bytes:
+                self._refuse(is_chunked=False)
 
     def _may_keep_alive(self) -> bool:
         # TorchServe ignores a client's wish and its version; a client that waits for the end would wait for ever.

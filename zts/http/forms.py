@@ -28,7 +28,10 @@ _PLAIN_ENCODINGS: Final = frozenset({"7bit", "8bit", "binary"})
 _MAX_PARTS: Final = 10_000
 # Lines that begin as a boundary does, whatever they are: more of them are no form, and looking at each takes time.
 _MAX_BOUNDARY_LINES: Final = 100_000
+# Of one part; clients send a few hundred bytes. While they are looked at, each line takes fifty bytes and more.
+_MAX_PART_HEAD_BYTES: Final = 256 * 1024
 
+_PART_HEADERS: Final = frozenset({"content-disposition", "content-type", "content-transfer-encoding"})
 _PARAMETER: Final = re.compile(r""";\s*([^\s=;"]+)\s*=\s*(?:("(?:[^"\\]|\\.)*")|([^;]*))""")
 _ESCAPED: Final = re.compile(r"\\(.)")
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
@@ -52,7 +55,7 @@ def form_parts(content_type: str, body: bytes) -> list[Part]:
     """Return the fields of a form body of either type.
 
     Raises:
-        ClientError: If the body is malformed.
+        ClientError: If the body is malformed or has more than 10,000 fields.
     """
     if bare_type(content_type).lower() == MULTIPART:
         return multipart_parts(boundary_of(content_type), body)
@@ -68,6 +71,8 @@ def _urlencoded_parts(body: bytes) -> list[Part]:
     Text without ``=`` is a field without a value, but none at all at the end: curl's ``-d hello`` is an empty row. A
     line end in a value ends the form.
     """
+    if body.count(b"&") >= _MAX_PARTS:
+        raise BadRequest(f"Form with more than {_MAX_PARTS} fields.")
     pieces = body.split(b"&")
     parts: list[Part] = []
     for number, piece in enumerate(pieces):
@@ -139,7 +144,7 @@ def multipart_parts(boundary: bytes, body: bytes) -> list[Part]:
     ``multipart/mixed`` of files stands for these, all under its name.
 
     Raises:
-        BadRequest: If the body is malformed or has more than 10,000 parts.
+        BadRequest: If the body is malformed, has more than 10,000 parts or one with headers above 256 KiB.
         ClientError: With status 500, as TorchServe has it: encodings that nobody undoes, a wrong part in a part.
     """
     parts: list[Part] = []
@@ -193,7 +198,7 @@ def _parameters(disposition: str) -> dict[str, str]:
 
 
 def _pieces(boundary: bytes, body: bytes) -> list[tuple[dict[str, str], bytes]]:
-    """Return headers (by lower-case name) and value of each part of a multipart body.
+    """Return the headers that matter (by lower-case name) and the value of each part of a multipart body.
 
     A line that only begins as a boundary does belongs to the part. The line end in front of a boundary is the
     boundary's; two boundaries with nothing between them are one.
@@ -237,10 +242,14 @@ def _piece(body: bytes, start: int, end: int) -> tuple[dict[str, str], bytes]:
         head_end, width = bare, 2
     if head_end < 0:
         return headers, b""
+    if head_end - start > _MAX_PART_HEAD_BYTES:
+        raise BadRequest(f"Multipart body: the headers of a part are larger than {_MAX_PART_HEAD_BYTES} bytes.")
     head = body[start:head_end].decode("utf-8", "replace")
     if "\n " in head or "\n\t" in head:  # a long header may go on in lines that begin with a blank
         head = _FOLD.sub(" ", head)
     for line in head.split("\n"):
         name, _, text = line.partition(":")
-        headers[name.strip().lower()] = text.strip()
+        name = name.strip().lower()
+        if name in _PART_HEADERS:
+            headers[name] = text.strip()
     return headers, body[head_end + width : end]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -27,6 +26,7 @@ from zts.http.link import BrokerLink
 from zts.http.parsing import bare_type, int_parameter, segments_of
 from zts.http.responses import Answer, json_answer, status_answer
 from zts.http.tokens import MANAGEMENT as MANAGEMENT_TOKEN
+from zts.nesting import parsed_json
 from zts.settings import REGISTRATION_LIMIT_S, Settings
 from zts.wire.frames import MAX_NAME_CHARS
 
@@ -211,8 +211,8 @@ def _body_parameters(exchange: Exchange) -> dict[str, object]:
             return given
         raise BadRequest("The body is empty; a JSON object with at least url is expected.")
     try:
-        parsed = json.loads(exchange.body)
-    except (ValueError, RecursionError) as exc:
+        parsed = parsed_json(exchange.body)
+    except ValueError as exc:
         raise BadRequest(f"The body is no valid JSON: {exc}") from None
     if not isinstance(parsed, dict):
         raise BadRequest("The body must be a JSON object with at least url.")

@@ -27,7 +27,7 @@ from zts.clock import monotonic, wall_time_s
 from zts.errors import ClientError, ConfigError
 from zts.http.failed_keys import FailedKeys
 from zts.ownership import check_ours, is_our_file
-from zts.regular_file import read_regular
+from zts.regular_file import read_json
 from zts.settings import Settings
 
 __all__ = [
@@ -123,7 +123,7 @@ class KeyFile:
             ConfigError: If there is no such file or it holds something else.
         """
         try:
-            raw = json.loads(read_regular(self.path, _MAX_BYTES))
+            raw = read_json(self.path)
             return {name: _key(raw[name]) for name in (MANAGEMENT, INFERENCE, API)}
         except OSError as exc:
             raise ConfigError(f"the key file {self.path} cannot be read: {exc.strerror}") from None
@@ -268,7 +268,7 @@ def remove_key_file(runtime_dir: Path) -> bool:
     try:
         if not is_our_file(mark):
             return False
-        path = Path(json.loads(read_regular(mark, _MAX_BYTES))["path"])
+        path = Path(read_json(mark)["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     removed = False
@@ -290,7 +290,7 @@ def _create_once(key_file: KeyFile, runtime_dir: Path) -> None:
     mark = runtime_dir / _MARK_FILE
     ours = {"path": str(key_file.path), "instance": started}
     with contextlib.suppress(OSError, ValueError, ConfigError):
-        if json.loads(read_regular(mark, _MAX_BYTES)) == ours:
+        if read_json(mark) == ours:
             key_file.read()
             return
     key_file.create()

@@ -10,6 +10,7 @@ import yaml
 from zts.errors import ConfigError
 from zts.metrics.definitions import Definitions, parse_definitions
 from zts.regular_file import open_regular
+from zts.yaml_text import parsed_yaml
 
 __all__ = ["PACKAGED", "load_definitions"]
 
@@ -33,7 +34,7 @@ def load_definitions(path: str = "") -> Definitions:
     if len(data) > _MAX_BYTES:
         raise ConfigError(f"{source}: larger than {_MAX_BYTES} bytes")
     try:
-        raw = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raw = parsed_yaml(data)
+    except (yaml.YAMLError, ValueError, ArithmeticError) as exc:
         raise ConfigError(f"{source} is no YAML: {' '.join(str(exc).split())}") from None
     return parse_definitions(raw, source)

@@ -31,11 +31,11 @@ _UNITS: Final = {
     "B": "Bytes",
     "": "unit",
 }
-# A unit has no dot, a name may have some. Values are checked by float().
-_LINE: Final = re.compile(
-    r"\s*(?P<name>[^|#]+)\.(?P<unit>[^.:|#]*):(?P<value>[^|\s]+)"
+# What follows the first bar of a line without blanks around it. A worker prints what it likes, up to 8 MiB, and the
+# node agent reads it: nothing here may look at a character more than a few times.
+_REST: Final = re.compile(
     r"(?:\|#(?!type:|hostname:)(?P<dims>[^|]*))?(?:\|#type:(?P<type>\w+))?"
-    r"(?:\|#hostname:(?P<host>[^,|]*),(?:timestamp:)?(?P<epoch>\d+)(?:,(?P<ids>[^|]*))?)?\s*"
+    r"(?:\|#hostname:(?P<host>[^,|]*),(?:timestamp:)?(?P<epoch>\d+)(?:,(?P<ids>[^|]*))?)?"
 )
 # What would end a line or one of its fields, or is not safe to show.
 _UNSAFE: Final = re.compile(f"{UNSAFE.pattern}|[|]")
@@ -102,10 +102,14 @@ def parse_line(line: str) -> Measurement | None:
     >>> parse_line("Load.Percent:12.5|#Level:Host|#hostname:vm,timestamp:17").dimensions
     (('Level', 'Host'),)
     """
-    match = _LINE.fullmatch(line.removeprefix(PREFIX))
-    if match is None:
+    head, bar, rest = line.removeprefix(PREFIX).strip().partition("|")
+    name_and_unit, _, text = head.rpartition(":")
+    # A unit has no dot, a name may have some.
+    name, dot, unit = name_and_unit.rpartition(".")
+    match = _REST.fullmatch(bar + rest)
+    if match is None or not (name and dot) or ":" in unit or "#" in name_and_unit or text.split() != [text]:
         return None
-    name, unit, text, dims, kind, host, _epoch, ids = match.groups()
+    dims, kind, host, _epoch, ids = match.groups()
     kind = (kind or "").lower()
     try:
         value = float(text)

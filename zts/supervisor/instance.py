@@ -22,7 +22,7 @@ from zts.clock import monotonic
 from zts.config import default_runtime_dir, load_settings
 from zts.errors import ConfigError, Conflict
 from zts.ownership import check_ours, make_private_folder
-from zts.regular_file import open_regular, open_to_append, read_text
+from zts.regular_file import open_regular, open_to_append, read_json, read_text
 
 __all__ = ["Instance", "find_instance"]
 
@@ -173,7 +173,7 @@ class Instance:
     def read(self, path: Path) -> dict[str, Any]:
         """Return a JSON file of the folder; ``{}`` if it is missing or broken."""
         try:
-            value = json.loads(read_text(path))
+            value = read_json(path)
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 import msgpack
 
 from zts.errors import LocalProtocolError, RemoteProtocolError
+from zts.nesting import MAX_DEPTH, is_deeper
 from zts.wire import messages as m
 from zts.wire.frames import (
     INLINE_BODY_BYTES,
@@ -265,6 +266,8 @@ def _text(value: Any, what: str) -> str:
 def _map(value: Any, what: str) -> Mapping[str, Any]:
     if type(value) is not dict or not all(type(key) is str for key in value):
         raise bad_field(what)
+    if is_deeper(value):
+        raise RemoteProtocolError(f"{what}: nested more than {MAX_DEPTH} deep")
     return value
 
 

@@ -29,6 +29,7 @@ import sys
 from typing import Any, Final, NamedTuple
 
 from zts.errors import BadRequest, LocalProtocolError, RemoteProtocolError
+from zts.nesting import MAX_DEPTH, is_deeper
 from zts.wire.codec import pack, unpack
 from zts.wire.frames import MAX_BODY_BYTES, MAX_MAP_ITEMS
 from zts.wire.messages import Body
@@ -43,7 +44,8 @@ TENSOR: Final = "tensor"
 
 _TAG: Final = "__zts__"
 _TAG_BYTES: Final = _TAG.encode()
-_MAX_DEPTH: Final = 100
+# A map with a key like the tag travels as two, and what is innermost may be a list.
+_MOST_LEVELS: Final = 2 * MAX_DEPTH + 2
 # Bytes of one element; the only types that travel.
 _ITEM_BYTES: Final = {
     "bool": 1,
@@ -136,6 +138,9 @@ def decode_value(encoding: str, dtype: str, shape: tuple[int, ...], body: Body) 
     if encoding == MSGPACK:
         raw = body if type(body) is bytes else bytes(body)
         value = unpack(raw, max_bytes=MAX_BODY_BYTES)
+        # Each level takes a byte at least, so that most values need no look.
+        if len(raw) > _MOST_LEVELS and is_deeper(value, _MOST_LEVELS):
+            raise RemoteProtocolError(f"a value is nested more than {MAX_DEPTH} deep")
         return _from_plain(value) if _TAG_BYTES in raw else value
     if encoding == NDARRAY:
         return _decode_ndarray(dtype, shape, body)
@@ -259,8 +264,8 @@ def _to_plain(value: Any, depth: int) -> Any:
     """Return ``value`` with everything that msgpack does not know replaced; lists of plain items are not copied."""
     if type(value) in _PLAIN:
         return value
-    if depth > _MAX_DEPTH:
-        raise BadRequest(f"The value cannot be sent: it is nested more than {_MAX_DEPTH} deep.")
+    if depth > MAX_DEPTH:
+        raise BadRequest(f"The value cannot be sent: it is nested more than {MAX_DEPTH} deep.")
     if isinstance(value, dict):
         out = {_key(key): _to_plain(item, depth + 1) for key, item in _bounded(value).items()}
         return {_TAG: "map", "m": out} if _TAG in out else out

@@ -106,3 +106,18 @@ def test_mutated_multipart_is_parts_or_bad_request_and_nothing_else() -> None:
         except BadRequest:
             continue
         assert all([type(cell) for cell in part] == [str, str, bytes] for part in parts), seed
+
+
+def test_a_form_of_very_many_fields_is_refused() -> None:
+    assert len(forms.form_parts(FORM, b"&".join([b"a=1"] * 10_000))) == 10_000
+    with pytest.raises(BadRequest, match="more than 10000 fields"):
+        forms.form_parts(FORM, b"&".join([b"a=1"] * 10_001))
+
+
+def test_headers_of_a_part_are_bounded() -> None:
+    def part(more: bytes) -> bytes:
+        return b'--b\r\nContent-Disposition: form-data; name="a"\r\n' + more + b"\r\n\r\nv\r\n--b--"
+
+    assert forms.multipart_parts(b"b", part(b"x: y\r\n" * 1000 + b"z: 1")) == [("a", "", b"v")]
+    with pytest.raises(BadRequest, match="the headers of a part are larger than 262144 bytes"):
+        forms.multipart_parts(b"b", part(b"x: y\r\n" * 50_000 + b"z: 1"))

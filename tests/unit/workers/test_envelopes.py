@@ -129,3 +129,11 @@ def test_a_coroutine_handler_may_be_wrapped() -> None:
 def test_an_unknown_envelope_is_named_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"service_envelope=sagemaker: .* body, json, kserve, kservev2"):
         wrapped("sagemaker", lambda data, context: data)
+
+
+def test_kservev2_refuses_a_tensor_without_data_that_stands_for_many_lists() -> None:
+    request = {"inputs": [{"name": "x", "shape": [1_000_000_000, 0], "datatype": "FP32", "data": []}]}
+    with pytest.raises(ValueError, match="a tensor without data of shape"):
+        ask("kservev2", [body(request)])
+    request["inputs"][0]["shape"] = [3, 0]
+    assert ask("kservev2", [body(request)])[0][0]["data"] == [[], [], []]
