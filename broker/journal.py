@@ -46,7 +46,8 @@ class Journal:
         temporary = self.path.with_suffix(".new")
         try:
             temporary.unlink(missing_ok=True)
-            with temporary.open("x") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o600), "w") as file:
                 file.write(json.dumps(content, default=str))
             os.replace(temporary, self.path)
         except (OSError, ValueError) as exc:

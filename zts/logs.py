@@ -348,7 +348,7 @@ def _add_files(log_dir: str, files: Mapping[str, str], formatter: logging.Format
         return
     folder = Path(log_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # not open to all, whatever the umask
     except OSError as exc:
         raise ConfigError(f"log folder {folder} cannot be made: {exc.strerror}") from None
     for name, file in files.items():

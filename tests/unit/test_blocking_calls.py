@@ -46,7 +46,7 @@ HARMLESS = frozenset(("asyncio.sleep", "asyncio.wait", "read_text"))  # the last
 REASONS = """
 zts.archive.clone:_clone_file:open
     in a store thread; what it opens is a regular file of our own folder
-zts.broker.journal:Journal.write:temporary.open
+zts.broker.journal:Journal.write:os.open
     makes a new file in the private runtime folder, exclusively
 zts.broker.sockets:_free_ipc_path:probe.connect
     at the start, before the loop, and for a second at most
@@ -60,8 +60,8 @@ zts.http.fast_server:FastServer.stop:task.result
     the task is done: it was asked before
 zts.http.fast_server:_close_when_listening:task.result
     called when the task is done
-zts.http.main:HttpService._write_addresses:temporary.write_text
-    at the start, before the loop, into the private runtime folder
+zts.http.main:HttpService._write_addresses:os.open
+    at the start; makes a new file in the private runtime folder, exclusively
 zts.http.main:_open_broker:EmbeddedBroker.open
     no file: it binds the broker's sockets
 zts.http.tls:_load_pair:context.load_cert_chain
