@@ -21,7 +21,7 @@ from zts.outlet import Outlet
 from zts.settings import Endpoints, Settings
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
-NAMES = ("zts", "zts.access", "zts.model", "zts.ts_metrics", "zts.model_metrics")
+NAMES = ("zts", "zts.access", "zts.model", "zts.ts_metrics", "zts.model_metrics", "asyncio", "tornado")
 
 
 @pytest.fixture(autouse=True)
@@ -230,3 +230,12 @@ def test_secrets_of_addresses_and_keys_stand_in_no_line(tmp_path: Path, log_form
     assert "S3cr3tWord" not in text
     assert "token=***" in text
     assert "Bearer ***" in text
+
+
+def test_what_libraries_log_of_requests_is_masked_and_made_visible_too(tmp_path: Path) -> None:
+    setup_logging(settings(tmp_path), "http")
+    for name in ("tornado.general", "tornado.application", "asyncio"):
+        logging.getLogger(name).warning("Uncaught exception GET /models?url=a&key=%s\n2026 forged", "S3cr3tWord")
+    lines = lines_of(tmp_path / "logs" / "ts_log.log")
+    assert len(lines) == 3
+    assert all("key=***" in line and "S3cr3tWord" not in line for line in lines)
