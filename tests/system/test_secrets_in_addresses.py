@@ -90,6 +90,18 @@ def test_no_log_and_no_answer_shows_a_secret_of_an_address(make_server: Callable
         answers.append(server.manage("GET", path).body)
     answers.append(call(server.url("metrics", f"/metrics?key={SECRET}")).body)
     answers.append(server.predict(f"echo?token={SECRET}").body)
+    key = {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET, "Cookie": f"session={SECRET}"}
+    for surface, method, path in (
+        ("inference", "POST", "/predictions/echo"),
+        ("inference", "POST", "/predictions/none"),
+        ("inference", "PATCH", "/predictions/echo"),
+        ("inference", "POST", "/v2/models/echo/infer"),
+        ("management", "POST", "/models?url=none.mar"),
+        ("management", "PUT", "/models/echo?min_worker=x"),
+        ("management", "GET", "/token?type=management"),
+        ("metrics", "GET", "/metrics"),
+    ):
+        answers.append(call(server.url(surface, path), method=method, headers=key, data=b"{" * (method == "POST")).body)
     printed = [server.run("models", *action) for action in (("list",), ("list", "--json"), ("describe", "echo"))]
     printed += [server.run("models", "describe", "echo", "--json")]
     printed += [server.run("status"), server.run("status", "--json")]
