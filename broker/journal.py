@@ -47,8 +47,8 @@ class Journal:
         try:
             text = json.dumps(content, default=str)
             temporary.unlink(missing_ok=True)
-            # Addresses in it may hold secrets, and users of models may enter the folder.
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o600), "w") as file:
                 file.write(text)
             os.replace(temporary, self.path)
         except (OSError, ValueError) as exc:

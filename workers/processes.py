@@ -14,8 +14,10 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from zts.masking import masked_url
 from zts.metrics.lines import PREFIX
 from zts.visible import visible
 from zts.workers.accounts import Account
@@ -98,7 +100,9 @@ def worker_environment(
         env["CUDA_VISIBLE_DEVICES"] = gpu.token
     elif hide_gpus:
         env["CUDA_VISIBLE_DEVICES"] = ""
-    env[OPTIONS_VARIABLE] = options.to_json()
+    # The archive's address may have its owner's key in it, and is nothing to the code of the archive.
+    spec = replace(options.spec, url=masked_url(options.spec.url))
+    env[OPTIONS_VARIABLE] = replace(options, spec=spec).to_json()
     return env
 
 

@@ -44,6 +44,8 @@ _MODEL_LOG: Final = "zts.model"  # its records may hold several lines
 _FILES: Final = {"zts.access": "access_log.log", _MODEL_LOG: "model_log.log"}
 # In METRICS_LOCATION; in these and in the access log a line is the time, a dash and the message.
 _METRIC_FILES: Final = {"zts.ts_metrics": "ts_metrics.log", "zts.model_metrics": "model_metrics.log"}
+# Their warnings tell of requests; by themselves they would print them as they are.
+_LIBRARIES: Final = ("asyncio", "tornado")
 _BARE: Final = frozenset({"zts.access", *_METRIC_FILES})
 _DAY: Final = re.compile(rb"\d{4}-\d\d-\d\d")
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -349,6 +351,8 @@ def setup_logging(settings: Settings, role: str) -> None:
     logging.getLogger("zts.access").disabled = not settings.access_log
     _add_files(settings.log_dir, {"zts": "ts_log.log", **_FILES}, formatter)
     _add_files(settings.metrics_dir, _METRIC_FILES, formatter)
+    for name in _LIBRARIES:
+        logging.getLogger(name).handlers = list(root.handlers)
 
 
 def _add_files(log_dir: str, files: Mapping[str, str], formatter: logging.Formatter) -> None:
@@ -356,7 +360,7 @@ def _add_files(log_dir: str, files: Mapping[str, str], formatter: logging.Format
         return
     folder = Path(log_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)  # not open to all, whatever the umask
     except OSError as exc:
         raise ConfigError(f"log folder {folder} cannot be made: {exc.strerror}") from None
     for name, file in files.items():

@@ -24,7 +24,7 @@ _NAMES: Final = frozenset(
 # So is one with such a word in its name: X-Amz-Signature, X-Goog-Credential, AWSAccessKeyId, access_token, api_key.
 _WORDS: Final = re.compile("token|secret|passw|passphrase|signature|credential|apikey|accesskey|privatekey|keypair")
 _TOKEN: Final = re.compile(r"[^\s\"'<>`]+")
-_USER_INFO: Final = re.compile(r"(?<=://)[^/?#]*@")
+_USER_INFO: Final = re.compile(r"(?<=://)[^/?#]+@")
 # A password that was not encoded: what stands behind the colon is no port.
 _RAW_PASSWORD: Final = re.compile(r"(?<=://)[^/?#@\[\]]*:(?!\d*(?:[/?#]|$)).*@", re.DOTALL)
 _SEPARATOR: Final = re.compile("([&;#?])")

@@ -11,6 +11,7 @@ import os
 import select
 import stat
 from typing import Final
+from weakref import WeakSet
 
 __all__ = ["Outlet"]
 
@@ -18,6 +19,17 @@ __all__ = ["Outlet"]
 _PATIENCE_S: Final = 0.5
 # What a pipe takes in one piece once it is said to be writable.
 _PIECE_BYTES: Final = 4096
+
+
+_all: WeakSet[Outlet] = WeakSet()
+
+
+def _let_go_of_all() -> None:
+    for each in list(_all):
+        each.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_of_all)
 
 
 class Outlet:
@@ -35,6 +47,7 @@ class Outlet:
         self._of: tuple[int, int] | None = None
         self._lost_bytes = 0
         self._is_cut = False  # the last line was
+        _all.add(self)
 
     def write(self, data: bytes) -> int:
         """Write ``data`` and return how many bytes of it were lost.
@@ -44,6 +57,7 @@ class Outlet:
         """
         found = os.fstat(self._fd)
         if stat.S_ISREG(found.st_mode):
+            self.let_go()
             view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
@@ -58,6 +72,16 @@ class Outlet:
         self._lost_bytes += lost
         self._is_cut = bool(lost) and not data[: len(data) - lost].endswith(b"\n")
         return lost
+
+    def let_go(self) -> None:
+        """Close what was opened here; it is opened again when it is needed.
+
+        A child process that goes into the background must not keep its parent's terminal, or a pipe whose end
+        somebody waits for.
+        """
+        own, self._own, self._of = self._own, -1, None
+        if own >= 0:
+            os.close(own)
 
     def _apology(self) -> bytes:
         text = f"zts: {self._lost_bytes} bytes of output were lost, because they were not read\n"
@@ -79,9 +103,8 @@ class Outlet:
         # O_NONBLOCK on the descriptor itself would hold for every program that shares it, the user's shell for one.
         of = found.st_dev, found.st_ino
         if of != self._of:
-            if self._own >= 0:
-                os.close(self._own)
-            self._of, self._own = of, -1
+            self.let_go()
+            self._of = of
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
             with contextlib.suppress(OSError):  # a socket, or another user's terminal: written in pieces
                 self._own = os.open(f"/proc/self/fd/{self._fd}", flags)

@@ -250,3 +250,80 @@ def test_each_body_is_its_own(taken: list[bool]) -> None:
             assert taken == [True, True]
 
     asyncio.run(scenario())
+
+
+def test_a_plan_depends_on_each_part_of_the_head() -> None:
+    """What is known of one head is used for no other: each request's job is that of a server that knows nothing."""
+    heads = [
+        post(),
+        post("/predictions/n"),
+        post("/predictions/m/2.0"),
+        post("/explanations/m"),
+        post("/predictions/m?a=1"),
+        post("/predictions/m", "Content-Type: text/plain"),
+        post("/predictions/m", "Content-Type: application/json"),
+        post("/predictions/m", "X-Zts-Priority: high"),
+        post("/predictions/m", "X-Zts-Priority: low"),
+        post("/predictions/m", "X-Zts-Timeout-Ms: 5000"),
+        post("/predictions/m", "X-Zts-Timeout-Ms: 6000"),
+        post("/predictions/m", "X-Request-Id: abc"),
+        post("/predictions/m", "A: 1"),
+        post("/predictions/m", "A: 2"),
+        post("/predictions/m", "a: 1"),
+        post("/predictions/m", "A: 1", "A: 2"),
+        post(body=b"longer"),
+        post().replace(b"POST", b"PUT"),
+    ]
+
+    def seen(job: Job) -> tuple[object, ...]:
+        head = unpack_job_head(job.head)
+        own_id = head.request_id if head.request_id == "abc" else ""
+        return job.model, job.version, job.priority, job.timeout_ms, bytes(job.body), own_id, head[1:]
+
+    async def jobs_of(requests: list[bytes]) -> list[tuple[object, ...]]:
+        async with serving(on_job=answer()) as s:
+            for raw in requests:
+                await exchange(s.port(), raw)
+            return [seen(job) for job in s.broker.jobs]
+
+    async def scenario() -> None:
+        alone = []
+        for raw in heads:
+            alone += await jobs_of([raw])
+        assert len(alone) == len(heads)
+        assert await jobs_of(heads * 3) == alone * 3
+
+    asyncio.run(scenario())
+
+
+def test_an_answers_head_depends_on_status_head_and_length(taken: list[bool]) -> None:
+    results = [
+        (200, PLAIN, b"yes"),
+        (201, PLAIN, b"yes"),
+        (200, PLAIN, b"no"),
+        (200, PLAIN, b""),
+        (200, ResultHead(content_type="a/b"), b"yes"),
+        (200, ResultHead([("X-A", "1")], "a/b"), b"yes"),
+        (200, ResultHead([("X-A", "2")], "a/b"), b"yes"),
+        (200, ResultHead([], "a/b", "Fine"), b"yes"),
+        (302, ResultHead([("Location", "/b")]), b"yes"),
+        (503, ResultHead(error="handler_failed"), b"yes"),
+    ]
+
+    async def answers_of(rows: list[Any], path: str) -> list[bytes]:
+        async with serving() as s:
+            out = []
+            for status, head, body in rows:
+                s.broker.on_job = answer(status, head, body)
+                out.append(_ID.sub(b"", await exchange(s.port(), post(path))))
+            return out
+
+    async def scenario() -> None:
+        alone = []
+        for row in results:
+            alone += await answers_of([row], "/predictions/m")
+        assert len(set(alone)) == len(results)
+        assert await answers_of(results * 3, "/predictions/m") == alone * 3
+
+    asyncio.run(scenario())
+    assert any(taken)

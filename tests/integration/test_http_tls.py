@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from zts.errors import ConfigError
 from zts.http import certificates
 from zts.http.tls import server_context
 from zts.settings import Endpoints, Settings
+from zts.supervisor.instance import Instance
 
 HTTPS: dict[str, Any] = {
     "inference_address": "https://127.0.0.1:0",
@@ -202,3 +204,21 @@ def test_unix_sockets_serve_all_three_apis(tmp_path: Path) -> None:
         asyncio.run(scenario())
     finally:
         shutil.rmtree(folder)
+
+
+def test_a_certificate_of_ours_that_is_old_is_made_again(tmp_path: Path) -> None:
+    settings = Settings(runtime_dir=str(tmp_path), endpoints=Endpoints.in_folder(str(tmp_path)))
+    path = tmp_path / "self_signed.pem"
+    server_context(settings)
+    first = path.read_bytes()
+    server_context(settings)
+    assert path.read_bytes() == first
+    old = path.stat().st_mtime - 301 * 86_400
+    os.utime(path, (old, old))
+    server_context(settings)
+    assert path.read_bytes() != first
+    # A new instance may have another host name.
+    instance = Instance(tmp_path)
+    instance.acquire()
+    assert not path.exists()
+    instance.release()

@@ -21,7 +21,7 @@ from zts.outlet import Outlet
 from zts.settings import Endpoints, Settings
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3}"
-NAMES = ("zts", "zts.access", "zts.model", "zts.ts_metrics", "zts.model_metrics")
+NAMES = ("zts", "zts.access", "zts.model", "zts.ts_metrics", "zts.model_metrics", "asyncio", "tornado")
 
 
 @pytest.fixture(autouse=True)
@@ -205,6 +205,32 @@ def test_a_reader_that_stands_still_costs_lines_not_the_service() -> None:
     os.close(writer)
 
 
+def test_a_child_that_is_given_another_stream_keeps_nothing_of_the_first(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    outlet = Outlet(writer)
+    outlet.write(b"before\n")
+    ended, say_end = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(reader)
+        os.close(say_end)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+        os.read(ended, 1)  # lives until the test has seen the end of the pipe
+        os._exit(0)
+    os.close(writer)
+    outlet.let_go()
+    os.set_blocking(reader, True)
+    done = threading.Thread(target=lambda: [os.read(reader, 100), os.read(reader, 100)], daemon=True)
+    done.start()
+    done.join(60)
+    is_open = done.is_alive()
+    os.close(say_end)
+    os.waitpid(pid, 0)
+    assert not is_open, "the child holds the pipe open"
+    for fd in (reader, ended):
+        os.close(fd)
+
+
 def test_what_is_given_may_change_and_files_are_written_whole(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     outlet = Outlet(writer)
@@ -230,3 +256,12 @@ def test_secrets_of_addresses_and_keys_stand_in_no_line(tmp_path: Path, log_form
     assert "S3cr3tWord" not in text
     assert "token=***" in text
     assert "Bearer ***" in text
+
+
+def test_what_libraries_log_of_requests_is_masked_and_made_visible_too(tmp_path: Path) -> None:
+    setup_logging(settings(tmp_path), "http")
+    for name in ("tornado.general", "tornado.application", "asyncio"):
+        logging.getLogger(name).warning("Uncaught exception GET /models?url=a&key=%s\n2026 forged", "S3cr3tWord")
+    lines = lines_of(tmp_path / "logs" / "ts_log.log")
+    assert len(lines) == 3
+    assert all("key=***" in line and "S3cr3tWord" not in line for line in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -89,6 +90,18 @@ def test_no_log_and_no_answer_shows_a_secret_of_an_address(make_server: Callable
         answers.append(server.manage("GET", path).body)
     answers.append(call(server.url("metrics", f"/metrics?key={SECRET}")).body)
     answers.append(server.predict(f"echo?token={SECRET}").body)
+    key = {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET, "Cookie": f"session={SECRET}"}
+    for surface, method, path in (
+        ("inference", "POST", "/predictions/echo"),
+        ("inference", "POST", "/predictions/none"),
+        ("inference", "PATCH", "/predictions/echo"),
+        ("inference", "POST", "/v2/models/echo/infer"),
+        ("management", "POST", "/models?url=none.mar"),
+        ("management", "PUT", "/models/echo?min_worker=x"),
+        ("management", "GET", "/token?type=management"),
+        ("metrics", "GET", "/metrics"),
+    ):
+        answers.append(call(server.url(surface, path), method=method, headers=key, data=b"{" * (method == "POST")).body)
     printed = [server.run("models", *action) for action in (("list",), ("list", "--json"), ("describe", "echo"))]
     printed += [server.run("models", "describe", "echo", "--json")]
     printed += [server.run("status"), server.run("status", "--json")]
@@ -130,3 +143,25 @@ def test_an_address_of_the_start_is_shown_without_its_secrets(make_server: Calla
     assert SECRET not in explained.stdout + explained.stderr
     assert leaks_in(server) == []
     assert "token=***" in server.log()
+
+
+def test_files_of_an_instance_are_closed_to_others_whatever_the_umask(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    make_archive(server.store, "echo", "echo.py")
+    before = os.umask(0)
+    try:
+        server.start("--models", "echo.mar")
+        assert server.predict("echo", b"x").body == b"x"
+        server.stop()
+        server.start()  # continues from the snapshot, and writes into files that are there
+        open_to_others = {
+            str(path.relative_to(server.folder)): oct(path.lstat().st_mode)
+            for folder in (server.runtime_dir, server.folder / "logs")
+            for path in (folder, *folder.rglob("*"))
+            if path.lstat().st_mode & 0o007 and not path.is_symlink() and "models" not in path.parts
+        }
+        server.stop()
+    finally:
+        os.umask(before)
+    assert open_to_others.pop("logs", "") in ("", oct(0o40755))  # what is in it is closed
+    assert open_to_others == {}

@@ -46,8 +46,6 @@ HARMLESS = frozenset(("asyncio.sleep", "asyncio.wait", "read_text"))  # the last
 REASONS = """
 zts.archive.clone:_clone_file:open
     in a store thread; what it opens is a regular file of our own folder
-zts.broker.journal:Journal.write:open
-    of the descriptor below
 zts.broker.journal:Journal.write:os.open
     makes a new file in the private runtime folder, exclusively
 zts.broker.worker_key:read_or_make_key:open
@@ -66,10 +64,8 @@ zts.http.fast_server:FastServer.stop:task.result
     the task is done: it was asked before
 zts.http.fast_server:_close_when_listening:task.result
     called when the task is done
-zts.http.main:HttpService._write_addresses:open
-    of the descriptor below
 zts.http.main:HttpService._write_addresses:os.open
-    at the start, before the loop, into the private runtime folder
+    at the start; makes a new file in the private runtime folder, exclusively
 zts.http.main:_open_broker:EmbeddedBroker.open
     no file: it binds the broker's sockets
 zts.http.tls:_load_pair:context.load_cert_chain

@@ -62,6 +62,8 @@ def test_no_output_shows_a_secret_of_an_address(url: str) -> None:
         "a%zzb?%=1&=2",
         "POST /predictions/m%C3%BC?x=%0a HTTP/1.1",
         "is this basic? yes",
+        "ipc://@name",
+        "unix:///tmp/@x:y@z",
     ],
 )
 def test_what_is_no_secret_stays_as_it_is(text: str) -> None:

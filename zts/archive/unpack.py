@@ -88,7 +88,7 @@ def identity(path: Path) -> str:
         OSError: If it cannot be looked at.
     """
     info = path.stat()
-    known = f"{path.resolve()}\0{info.st_size}\0{info.st_mtime_ns}\0{info.st_ino}\0{info.st_dev}"
+    known = f"{path.resolve()}\0{info.st_size}\0{info.st_mtime_ns}\0{info.st_ctime_ns}\0{info.st_ino}\0{info.st_dev}"
     return hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

@@ -204,9 +204,10 @@ class HttpService:
         temporary = path.with_suffix(".tmp")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            text = json.dumps({"pid": os.getpid(), **self.addresses})
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-                file.write(text)
+            temporary.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+                json.dump({"pid": os.getpid(), **self.addresses}, file)
             temporary.replace(path)
         except OSError as exc:
             _log.warning("%s cannot be written: %s", path, exc.strerror)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from zts.clock import wall_time_s
 from zts.errors import ConfigError
 from zts.http.certificates import from_pkcs12, self_signed
 from zts.regular_file import read_regular
@@ -24,6 +25,8 @@ __all__ = ["server_context"]
 _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
 _SELF_SIGNED_FILE: Final = "self_signed.pem"
 _MAX_BYTES: Final = 16 << 20
+# The certificate is valid for a year; an HTTP process that starts later makes another one.
+_MAX_AGE_S: Final = 300 * 86_400.0
 
 
 def server_context(settings: Settings) -> ssl.SSLContext:
@@ -120,7 +123,9 @@ def _self_signed_pem(runtime_dir: Path) -> bytes:
     """Return key and certificate that all HTTP processes of the instance share, made by the first."""
     path = runtime_dir / _SELF_SIGNED_FILE
     with contextlib.suppress(OSError):
-        return read_regular(path, _MAX_BYTES)
+        if wall_time_s() - path.stat().st_mtime < _MAX_AGE_S:
+            return read_regular(path, _MAX_BYTES)
+        path.unlink()
     pem = self_signed()
     temporary = runtime_dir / f".{_SELF_SIGNED_FILE}.{secrets.token_hex(4)}"
     try:

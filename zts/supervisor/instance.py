@@ -98,7 +98,7 @@ class Instance:
             )
         self._lock_fd = fd
         notes = ["Removing orphan pid file."] if self.pid_file.exists() else []
-        self._clear(self.journal_file.name)
+        self._clear(self.journal_file.name, "self_signed.pem")  # made for the host's name of that time
         return notes
 
     def _clear(self, *more: str) -> None:

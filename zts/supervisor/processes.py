@@ -161,13 +161,18 @@ def describe_exit(role: str, exit_code: int, words: str) -> str:
 
     >>> describe_exit("http-0", 2, "noise\\nzts http: port 8080 is taken\\n")
     'port 8080 is taken'
+    >>> describe_exit("http-0", 2, "zts http: port 8080 is taken\\n2026-11-25 [INFO ] http - bye\\n")
+    'port 8080 is taken'
     >>> describe_exit("node", -9, "")
     'node was killed by SIGKILL'
     >>> describe_exit("node", 1, "Traceback …\\nOSError: no space\\n")
     'node ended with exit code 1: OSError: no space'
     """
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    last = lines[-1].removeprefix(f"zts {role.partition('-')[0]}: ") if lines else ""
+    prefix = f"zts {role.partition('-')[0]}: "
+    # Its threads may still log something behind its last word.
+    said = [line for line in lines if line.startswith(prefix)] if exit_code == 2 else []
+    last = (said or lines)[-1].removeprefix(prefix) if lines else ""
     if exit_code == 2 and last:
         return last
     if exit_code < 0:

@@ -105,7 +105,7 @@ class SnapshotWriter:
             version=__version__,
         )
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = self._folder / f".{name}.tmp"
             fresh.unlink(missing_ok=True)
             # Keystore passwords are among the properties.

@@ -211,7 +211,11 @@ def connect_control(address: str) -> Control:
 def _detach(settings: Settings, instance: Instance, options: StartOptions) -> int:
     folder = Path(settings.log_dir or settings.runtime_dir)
     console_path = folder / "console.log"
-    console = open_console_file(console_path)
+    try:
+        console = open_console_file(console_path)
+    except OSError as exc:
+        instance.release()
+        raise ConfigError(f"{console_path} cannot be written: {exc.strerror}; remove it, or set --log-dir") from None
     heard, said = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -220,11 +220,13 @@ class JobHeadReader(Generic[T]):
     ['a/b', 'a/b', 'a/b']
     """
 
-    __slots__ = ("_known", "_make")
+    __slots__ = ("_known", "_make", "_size")
 
     def __init__(self, make: Callable[[JobHead], T]) -> None:
         self._make = make
-        self._known: dict[bytes, T] = {}
+        # By what is in front of the id (how many fields there are, and the id's kind), then by what is behind it.
+        self._known: dict[bytes, dict[bytes, T]] = {}
+        self._size = 0
 
     def read_all(self, heads: Iterable[bytes]) -> list[T]:
         """Return what ``make`` gives for each head.
@@ -232,25 +234,36 @@ class JobHeadReader(Generic[T]):
         Raises:
             RemoteProtocolError: If one of them is malformed.
         """
-        known = self._known
+        tables = self._known
         out: list[T] = []
         for data in heads:
-            # ``_behind_id`` for the id of HTTP servers, without a call.
-            if data[1:4] == b"\xa1i\xd9" and len(data) > 4:
-                rest = data[5 + data[4] :]
-            else:
-                rest = data[_behind_id(data) :]
-            made = known.get(rest)
-            out.append(self._read(data, rest) if made is None else made)
+            known = tables.get(data[:4])
+            made = known.get(data[5 + data[4] :]) if known and len(data) > 4 else None
+            out.append(self._read(data) if made is None else made)
         return out
 
-    def _read(self, data: bytes, rest: bytes) -> T:
-        made = self._make(unpack_job_head(data)._replace(request_id=""))
-        if len(rest) <= _MAX_KNOWN_BYTES:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[rest] = made
+    def _read(self, data: bytes) -> T:
+        end = _behind_id(data)
+        if end:
+            front = data[:4] if data[3] == _LONG_STRING else data[:3]
+        else:
+            front = b""
+        rest = data[end:]
+        known = self._known.get(front)
+        made = known.get(rest) if known else None
+        if made is None:
+            made = self._make(unpack_job_head(data)._replace(request_id=""))
+            # Nothing behind an id is what a head that was cut off has, too.
+            if 0 < len(rest) <= _MAX_KNOWN_BYTES:
+                self._remember(front, rest, made)
         return made
+
+    def _remember(self, front: bytes, rest: bytes, made: T) -> None:
+        if self._size >= _MAX_KNOWN:
+            self._known.clear()
+            self._size = 0
+        self._known.setdefault(front, {})[rest] = made
+        self._size += 1
 
 
 def unpack_job_head(data: Body) -> JobHead:

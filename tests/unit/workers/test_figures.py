@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,15 @@ def test_environment_is_the_agents_without_what_is_hidden_plus_torchserves() -> 
         "TS_IPEX_GPU_ENABLE": "false",
         "OMP_NUM_THREADS": "1",
     }
+
+
+def test_a_worker_is_not_told_the_secrets_of_its_archives_address() -> None:
+    known = options()
+    given = replace(known, spec=replace(known.spec, url="https://u:p4ssw0rd@h/m.mar?sig=s1gnature"))
+    text = worker_environment(given, base={})[OPTIONS_VARIABLE]
+    assert WorkerOptions.from_json(text).spec.url == "https://***@h/m.mar?sig=***"
+    assert "p4ssw0rd" not in text
+    assert "s1gnature" not in text
 
 
 def test_worker_sees_its_gpu_only_or_none() -> None:
