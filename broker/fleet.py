@@ -33,11 +33,11 @@ from zts.broker.fleet_requests import Requests
 from zts.broker.fleet_state import FleetState, Peer, Wait, Worker
 from zts.broker.fleet_views import MAX_HTTP_COUNTERS, LoadView, Views, http_counters, shown_info
 from zts.broker.fleet_workers import Workers
-from zts.broker.roles import CONTROL, MAX_EPOCH, STATE_EVENTS, is_said_by, not_for_you
+from zts.broker.roles import CONTROL, STATE_EVENTS, is_said_by, not_for_you
 from zts.errors import ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
-from zts.wire.frames import Role
+from zts.wire.frames import MAX_EPOCH, Role
 from zts.wire.messages import Beat, Goodbye, Hello, Reply, Request, StateReport, Welcome
 from zts.wire.worker_tokens import is_worker_token
 

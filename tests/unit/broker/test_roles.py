@@ -18,6 +18,7 @@ from zts.broker.roles import CLIENT, CONTROL, EVENT, EVENT_FIELDS, SAYS, STATE_E
 from zts.lifecycle import WorkerEvent
 from zts.wire import messages as m
 from zts.wire.codec import ENCODERS
+from zts.wire.frames import MAX_EPOCH
 from zts.wire.worker_tokens import is_worker_token, worker_token
 
 KEY = b"k" * 32
@@ -118,8 +119,8 @@ def test_who_is_welcome_where(socket: str, role: str, uid: int | None, access: A
 def test_a_hello_without_a_name_or_with_an_epoch_that_leaves_no_room_is_refused() -> None:
     assert roles.why_not_welcome(CONTROL, m.Hello("admin", "", 1), 0, OWN)
     for role in ("worker", "node"):
-        assert not roles.why_not_welcome(CONTROL, m.Hello(role, "x", roles.MAX_EPOCH), 0, OWN)
-        assert roles.why_not_welcome(CONTROL, m.Hello(role, "x", roles.MAX_EPOCH + 1), 0, OWN)
+        assert not roles.why_not_welcome(CONTROL, m.Hello(role, "x", MAX_EPOCH), 0, OWN)
+        assert roles.why_not_welcome(CONTROL, m.Hello(role, "x", MAX_EPOCH + 1), 0, OWN)
 
 
 def test_only_the_sockets_of_workers_are_open_to_models_users() -> None:
