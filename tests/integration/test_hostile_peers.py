@@ -737,11 +737,11 @@ def test_addresses_that_do_not_tell_who_connects_are_warned_of_once() -> None:
     broker.start()
     try:
         until = 200
-        while "every user of this host may use the broker" not in broker.log() and until:
+        while "every user of this host may connect to the broker" not in broker.log() and until:
             until -= 1
             assert broker.process is not None and broker.process.poll() is None
             zmq.Context.instance()  # nothing to wait on but the log
             subprocess.run(["sleep", "0.05"], check=True)
-        assert broker.log().count("every user of this host may use the broker") == 1
+        assert broker.log().count("every user of this host may connect to the broker") == 1
     finally:
         broker.close()
