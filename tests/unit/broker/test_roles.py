@@ -196,6 +196,21 @@ def test_a_worker_by_hand_needs_none_but_is_nobodys_elses_user() -> None:
     assert rig.fleet.snapshot()["workers"]["hand"]["state"] == "loading"
 
 
+def test_a_models_user_brings_no_model_of_its_own() -> None:
+    rig = keyed_rig()
+    other = replace(SPEC, name="other")
+    info = {"node": "", "model": "noop", "version": "1.0", "spec": other.to_map(), "token": token()}
+    for node in ("", 5, []):
+        hello = m.Hello("worker", "9000", 1, {**info, "node": node})
+        rig.tell(f.ControlArrived(b"c", hello, is_confined=True))
+        assert rig.fleet.snapshot()["models"] == {} == rig.fleet.snapshot()["workers"]
+    rig.admin()
+    rig.node()
+    rig.register(spec=other, workers=0)
+    rig.tell(f.ControlArrived(b"c", m.Hello("worker", "9000", 1, info), is_confined=True))
+    assert rig.fleet.snapshot()["workers"] == {}
+
+
 def test_what_came_early_without_a_token_is_no_route_and_takes_no_ones_place() -> None:
     rig = keyed_rig()
     rig.admin()
