@@ -31,15 +31,15 @@ from zts.broker.fleet_models import Models
 from zts.broker.fleet_nodes import MAX_NODES, NODE_WAIT_S, Nodes
 from zts.broker.fleet_requests import Requests
 from zts.broker.fleet_state import FleetState, Peer, Wait, Worker
+from zts.broker.fleet_tokens import has_token, why_refused
 from zts.broker.fleet_views import MAX_HTTP_COUNTERS, LoadView, Views, http_counters, shown_info
 from zts.broker.fleet_workers import Workers
-from zts.broker.roles import CONTROL, MAX_EPOCH, STATE_EVENTS, is_said_by, not_for_you
+from zts.broker.roles import CONTROL, STATE_EVENTS, is_said_by, not_for_you
 from zts.errors import ZtsError
 from zts.registry import ModelSpec
 from zts.settings import Settings
-from zts.wire.frames import Role
+from zts.wire.frames import MAX_EPOCH, Role
 from zts.wire.messages import Beat, Goodbye, Hello, Reply, Request, StateReport, Welcome
-from zts.wire.worker_tokens import is_worker_token
 
 __all__ = ["GRACE_S", "SILENT_NODE_S", "Fleet"]
 
@@ -236,36 +236,13 @@ class Fleet:
             for pending in lost:
                 self._requests.node_left(pending, "it was started anew", now)
 
-    def _is_refused(self, hello: Hello, *, is_confined: bool) -> str:
-        """Return why a worker's HELLO is refused: it is not the process that a node agent started; ``""`` if not.
-
-        A worker that somebody of the server's own user started by hand has no token. It has a slot of its own.
-        """
-        worker = self._state.workers.get(hello.peer_id)
-        by_hand = not hello.info.get("node") if worker is None else not worker.node
-        if not is_confined and (by_hand or not self._state.worker_key):
-            return ""
-        if self._has_token(hello):
-            return ""
-        self._state.count("bad_worker_token")
-        return f"this process shows no token for worker {hello.peer_id}, epoch {hello.epoch}"
-
-    def _has_token(self, hello: Hello) -> bool:
-        worker, info = self._state.workers.get(hello.peer_id), hello.info
-        if worker is None:
-            model, version = str(info.get("model", "")), str(info.get("version", ""))
-        else:
-            model, version = worker.version.spec.name, worker.version.spec.version
-        key = self._state.worker_key
-        return is_worker_token(info.get("token"), key, hello.peer_id, hello.epoch, model, version)
-
     def _worker_hello(self, connection: bytes, hello: Hello, now: float, *, is_confined: bool) -> bool:
         """Find or make the slot of a worker that says hello; False when it was refused."""
-        if refusal := self._is_refused(hello, is_confined=is_confined):
+        if refusal := why_refused(self._state, hello, is_confined=is_confined):
             self._state.refuse(connection, "not_allowed", refusal)
             return False
         try:
-            worker = self._state.workers.get(hello.peer_id) or self._new_worker(hello, now)
+            worker = self._state.workers.get(hello.peer_id) or self._new_worker(hello, now, is_confined)
         except ZtsError as error:
             self._state.refuse(connection, error.code, error.public_message)
             return False
@@ -282,10 +259,10 @@ class Fleet:
             return False
         return True
 
-    def _new_worker(self, hello: Hello, now: float) -> Worker | None:
+    def _new_worker(self, hello: Hello, now: float, is_confined: bool) -> Worker | None:
         info = hello.info
         node_id = info.get("node") or ""
-        if not isinstance(node_id, str):
+        if not isinstance(node_id, str) or (is_confined and not node_id):  # its token is of a node agent's worker
             return None
         if not node_id and isinstance(info.get("spec"), dict):
             spec = ModelSpec.from_map(info["spec"])
@@ -391,13 +368,17 @@ class Fleet:
     def _on_data_hello(self, event: DataHello, now: float) -> None:
         connection, hello = event.connection, event.hello
         batch_size = hello.info.get("batch_size")
-        if type(batch_size) is not int or batch_size < 1 or self._is_refused(hello, is_confined=event.is_confined):
+        if (
+            type(batch_size) is not int
+            or batch_size < 1
+            or why_refused(self._state, hello, is_confined=event.is_confined)
+        ):
             self._state.answer_data_hello(connection, accepted=False)
             self._state.count("unexpected_message")
             return
         worker = self._state.workers.get(hello.peer_id)
         if worker is None:
-            self._state.keep_early(hello, connection, batch_size, is_proven=self._has_token(hello))
+            self._state.keep_early(hello, connection, batch_size, is_proven=has_token(self._state, hello))
             self._state.answer_data_hello(connection, accepted=True)
             return
         accepted = self._workers.data_hello(worker, connection, hello.epoch, batch_size, now)

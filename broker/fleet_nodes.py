@@ -8,8 +8,8 @@ from typing import Any, Final
 from zts.broker.fleet_failures import NODE_GONE
 from zts.broker.fleet_state import FleetState, Node, Pending, Version, Worker
 from zts.broker.fleet_workers import Workers
-from zts.broker.roles import MAX_EPOCH
 from zts.lifecycle import ALIVE, SERVING, WorkerEvent, WorkerState
+from zts.wire.frames import MAX_EPOCH
 from zts.wire.messages import Beat, Desire, Hello
 
 __all__ = ["MAX_NODES", "NODE_WAIT_S", "Nodes"]

@@ -13,8 +13,9 @@ from zts.broker.events import WorkerDraining, WorkerGone, WorkerReady
 from zts.broker.fleet_events import DropRoute, RouteWorker, SendWorker
 from zts.broker.fleet_failures import NODE_GONE, note_failure
 from zts.broker.fleet_state import FleetState, Version, Worker
-from zts.broker.roles import MAX_EPOCH, MAX_REASON_CHARS
+from zts.broker.roles import MAX_REASON_CHARS
 from zts.lifecycle import FINAL, SERVING, IllegalTransition, WorkerEvent, WorkerState, next_state
+from zts.wire.frames import MAX_EPOCH
 from zts.wire.messages import Beat, Hello, StateReport
 
 __all__ = ["LEFT_OVER_S", "STANDSTILL_S", "Workers"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from zts.lifecycle import WorkerEvent
-from zts.wire.frames import Role
+from zts.wire.frames import MAX_EPOCH, Role
 from zts.wire.messages import (
     Beat,
     Cancel,
@@ -31,7 +31,6 @@ __all__ = [
     "CONTROL",
     "EVENT",
     "EVENT_FIELDS",
-    "MAX_EPOCH",
     "MAX_REASON_CHARS",
     "SAYS",
     "STATE_EVENTS",
@@ -73,8 +72,6 @@ STATE_EVENTS: Final[Mapping[str, frozenset[WorkerEvent]]] = {
     ),
 }
 
-# A process epoch is a wall clock in milliseconds, or a small number by hand. A higher one leaves no room for the next.
-MAX_EPOCH: Final = 2**53
 # Of a text that a peer gives as a reason; longer ones are cut.
 MAX_REASON_CHARS: Final = 2000
 

@@ -33,12 +33,15 @@ __all__ = [
     "send_frames",
 ]
 
-# Messages that a client may be behind before it counts as gone; of large ones ``unread`` counts the bytes.
+# Messages that a client or worker may be behind before it counts as gone; of large ones to clients ``unread`` counts
+# the bytes.
 CLIENT_HWM: Final = 10_000
 # Events that a slow subscriber may be behind before it misses some.
 _EVENT_HWM: Final = 10_000
-# Messages on their way from or to any other peer, per connection.
-_PEER_HWM: Final = 1000
+# The same for control peers, whose replies may be long.
+_CONTROL_HWM: Final = 1000
+# Messages of one connection that we are behind; then it has to wait.
+_UNREAD_HWM: Final = 1000
 # Of a subscription to events.
 _TOPIC_BYTES: Final = 1024
 # libzmq calls the option deprecated because it is of Unix sockets only; it has no other way to refuse at accept().
@@ -178,7 +181,7 @@ def _check_tcp(endpoints: Endpoints, access: Access) -> None:
         )
     if open_ones:
         _log.warning(
-            "every user of this host may use the broker at %s, as clients, workers and administrators: "
+            "every user of this host may connect to the broker at %s, in any role of these sockets: "
             "use ipc://PATH to keep them out",
             ", ".join(open_ones),
         )
@@ -195,8 +198,8 @@ def _bind(
     else:
         # What a peer does not read: ROUTER_MANDATORY and NOBLOCK make a full queue an error that we see, and that peer
         # counts as gone. What we have not read yet: the rest waits at the peer that sends too much.
-        made.set(zmq.SNDHWM, CLIENT_HWM if name == "client" else _PEER_HWM)
-        made.set(zmq.RCVHWM, _PEER_HWM)
+        made.set(zmq.SNDHWM, CLIENT_HWM if name != "control" else _CONTROL_HWM)
+        made.set(zmq.RCVHWM, _UNREAD_HWM)
         made.set(zmq.ROUTER_MANDATORY, 1)
         made.set(zmq.MAXMSGSIZE, MAX_BODY_BYTES)
     keep_alive(made, endpoint)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from zts.registry import ModelSpec
+from zts.wire.frames import MAX_EPOCH, MAX_NAME_CHARS
 from zts.wire.messages import StateReport
 
 __all__ = [
@@ -62,15 +63,16 @@ def slots_of(rows: Sequence[Mapping[str, Any]]) -> list[Slot]:
     """
     slots: list[Slot] = []
     for row in rows:
-        spec = row["spec"]
-        slots.append(
-            Slot(
-                worker_id=str(row["worker_id"]),
-                spec=slots[spec].spec if type(spec) is int else ModelSpec.from_map(spec),
-                epoch=int(row.get("epoch", 0)),
-                revive=int(row.get("revive", 0)),
-            )
-        )
+        spec, worker_id = row["spec"], row["worker_id"]
+        epoch, revive = row.get("epoch", 0), row.get("revive", 0)
+        if type(worker_id) is not str or not 0 < len(worker_id) <= MAX_NAME_CHARS:
+            raise ValueError("a worker id is no name")
+        if type(epoch) is not int or type(revive) is not int or not 0 <= epoch <= MAX_EPOCH:
+            raise ValueError(f"an epoch is no number up to {MAX_EPOCH}")
+        if type(spec) is int and not 0 <= spec < len(slots):
+            raise ValueError("a slot refers to one that is not before it")
+        known = slots[spec].spec if type(spec) is int else ModelSpec.from_map(spec)
+        slots.append(Slot(worker_id=worker_id, spec=known, epoch=epoch, revive=revive))
     return slots
 
 

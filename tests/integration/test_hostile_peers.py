@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import zmq
 
 from tests.integration.broker_fakes import BrokerProcess, FakeAdmin, FakeClient, FakeNode, FakePeer, FakeWorker
+from zts.broker.roles import EVENT_FIELDS, SAYS
 from zts.registry import ModelSpec
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode
@@ -133,8 +136,6 @@ def stage() -> Iterator[Stage]:
     [("client", "client"), ("client", "http"), ("control", "admin"), ("control", "http"), ("control", "node")],
 )
 def test_what_a_role_may_not_say_is_refused_and_does_nothing(stage: Stage, name: str, role: str) -> None:
-    from zts.broker.roles import SAYS
-
     peer = stage.raw(name)
     peer.send(m.Hello(role, "mallory", 1, {}))
     peer.expect(m.Welcome)
@@ -404,8 +405,6 @@ def test_a_node_agent_is_shown_under_its_own_name(stage: Stage) -> None:
 
 
 def test_events_show_their_fields_and_nothing_else(stage: Stage) -> None:
-    from zts.broker.roles import EVENT_FIELDS
-
     watcher = stage.add(FakePeer.__new__(FakePeer))
     watcher.context, watcher.endpoint = zmq.Context.instance(), stage.at.event
     watcher.socket = watcher.context.socket(zmq.SUB)
@@ -633,6 +632,30 @@ def test_one_asker_has_a_bounded_number_of_open_requests() -> None:
         stage.close()
 
 
+def test_jobs_without_end_fill_a_queue_and_nothing_else(stage: Stage) -> None:
+    before = rss_bytes(stage)
+    flood = stage.client("flood")
+    for number in range(100):
+        first = number * 4096
+        model = ("noop", "nope", "n" * 256)[number % 3]
+        flood.send(m.Jobs([m.Job(first + n, model, "", m.HIGH, 0, b"h" * 50, b"x" * 100) for n in range(4096)]))
+    flood.send(m.Beat("flood", 1))
+    flood.expect(m.Beat, timeout_s=60)
+    (version,) = stage.admin.ask("models.describe", model="noop")[1]["versions"]
+    assert version["pending_jobs"] <= SPEC.job_queue_size
+    assert rss_bytes(stage) - before < 300_000_000
+    flood.send(m.Goodbye("flood", 1, ""))
+    for worker in stage.workers:  # what they hold of it is taken back
+        batch = worker.data.expect(m.Batch)
+        rows = [m.Result(item.item_id, 499, b"", b"") for item in batch.rows]
+        worker.data.send(m.Outcomes(worker.worker_id, 1, 0, 0, rows))
+    while worker.data.socket.poll(200):  # a prefetched batch
+        if isinstance(message := worker.data.receive(), m.Batch):
+            rows = [m.Result(item.item_id, 499, b"", b"") for item in message.rows]
+            worker.data.send(m.Outcomes(worker.worker_id, 1, 0, 0, rows))
+    stage.serves()
+
+
 def test_new_names_without_end_leave_nothing_behind(stage: Stage) -> None:
     before = rss_bytes(stage)
     peer = stage.raw("client")
@@ -731,17 +754,12 @@ def test_addresses_that_do_not_tell_who_connects_are_warned_of_once() -> None:
     broker = BrokerProcess()
     values = broker.settings.to_map()
     values["endpoints"] = dict.fromkeys(("client", "worker", "control", "event"), "tcp://127.0.0.1:*")
-    import json
-
     broker._settings_file.write_text(json.dumps(values))
     broker.start()
     try:
-        until = 200
-        while "every user of this host may use the broker" not in broker.log() and until:
-            until -= 1
-            assert broker.process is not None and broker.process.poll() is None
-            zmq.Context.instance()  # nothing to wait on but the log
-            subprocess.run(["sleep", "0.05"], check=True)
-        assert broker.log().count("every user of this host may use the broker") == 1
+        until = time.monotonic() + 20
+        while "control tcp://127.0.0.1:" not in broker.log() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert broker.log().count("every user of this host may connect to the broker") == 1
     finally:
         broker.close()

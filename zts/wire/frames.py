@@ -12,6 +12,7 @@ from typing import Final
 __all__ = [
     "INLINE_BODY_BYTES",
     "MAX_BODY_BYTES",
+    "MAX_EPOCH",
     "MAX_EXTRA_FRAMES",
     "MAX_HEADER_BYTES",
     "MAX_HEAD_BYTES",
@@ -67,4 +68,6 @@ MAX_ROWS: Final = 4096  # rows of one JOBS, RESULTS, BATCH or OUTCOMES
 MAX_EXTRA_FRAMES: Final = MAX_ROWS
 MAX_HEAD_BYTES: Final = 1024 * 1024  # request or response headers of one job
 MAX_NAME_CHARS: Final = 256  # model names, versions, ids, verbs
+# A process epoch is a wall clock in milliseconds, or a small number by hand. A higher one leaves no room for the next.
+MAX_EPOCH: Final = 2**53
 MAX_MAP_ITEMS: Final = 100_000  # keys of a map or elements of an array anywhere inside

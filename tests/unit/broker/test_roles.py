@@ -18,6 +18,7 @@ from zts.broker.roles import CLIENT, CONTROL, EVENT, EVENT_FIELDS, SAYS, STATE_E
 from zts.lifecycle import WorkerEvent
 from zts.wire import messages as m
 from zts.wire.codec import ENCODERS
+from zts.wire.frames import MAX_EPOCH
 from zts.wire.worker_tokens import is_worker_token, worker_token
 
 KEY = b"k" * 32
@@ -118,8 +119,8 @@ def test_who_is_welcome_where(socket: str, role: str, uid: int | None, access: A
 def test_a_hello_without_a_name_or_with_an_epoch_that_leaves_no_room_is_refused() -> None:
     assert roles.why_not_welcome(CONTROL, m.Hello("admin", "", 1), 0, OWN)
     for role in ("worker", "node"):
-        assert not roles.why_not_welcome(CONTROL, m.Hello(role, "x", roles.MAX_EPOCH), 0, OWN)
-        assert roles.why_not_welcome(CONTROL, m.Hello(role, "x", roles.MAX_EPOCH + 1), 0, OWN)
+        assert not roles.why_not_welcome(CONTROL, m.Hello(role, "x", MAX_EPOCH), 0, OWN)
+        assert roles.why_not_welcome(CONTROL, m.Hello(role, "x", MAX_EPOCH + 1), 0, OWN)
 
 
 def test_only_the_sockets_of_workers_are_open_to_models_users() -> None:
@@ -193,6 +194,21 @@ def test_a_worker_by_hand_needs_none_but_is_nobodys_elses_user() -> None:
     assert rig.fleet.snapshot()["models"] == {}
     rig.control(b"c", hello)
     assert rig.fleet.snapshot()["workers"]["hand"]["state"] == "loading"
+
+
+def test_a_models_user_brings_no_model_of_its_own() -> None:
+    rig = keyed_rig()
+    other = replace(SPEC, name="other")
+    info = {"node": "", "model": "noop", "version": "1.0", "spec": other.to_map(), "token": token()}
+    for node in ("", 5, []):
+        hello = m.Hello("worker", "9000", 1, {**info, "node": node})
+        rig.tell(f.ControlArrived(b"c", hello, is_confined=True))
+        assert rig.fleet.snapshot()["models"] == {} == rig.fleet.snapshot()["workers"]
+    rig.admin()
+    rig.node()
+    rig.register(spec=other, workers=0)
+    rig.tell(f.ControlArrived(b"c", m.Hello("worker", "9000", 1, info), is_confined=True))
+    assert rig.fleet.snapshot()["workers"] == {}
 
 
 def test_what_came_early_without_a_token_is_no_route_and_takes_no_ones_place() -> None:

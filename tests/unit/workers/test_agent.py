@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from zts.backoff import BackoffRule
+from zts.errors import ZtsError
 from zts.registry import ModelSpec
 from zts.wire.messages import StateReport
 from zts.workers import agent_events as ev
@@ -324,3 +325,24 @@ def test_devices_follow_the_list_and_not_whose_archive_is_ready_first() -> None:
                 assert isinstance(action, ev.StartProcess)
                 started[action.worker_id] = action.gpu_id
         assert started == {"9000": 0, "9001": 1, "9002": 0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"worker_id": ""},
+        {"worker_id": "w" * 257},
+        {"worker_id": 5},
+        {"epoch": -1},
+        {"epoch": 2**53 + 1},
+        {"epoch": "1"},
+        {"spec": -1},
+        {"spec": 1},
+        {"spec": []},
+    ],
+)
+def test_a_list_of_workers_that_would_lead_to_messages_nobody_can_read_is_no_list(wrong: dict[str, object]) -> None:
+    slot = {"worker_id": "9000", "spec": ModelSpec(name="m", version="1.0", url="m.mar").to_map(), "epoch": 2**53}
+    assert len(ev.slots_of([slot])) == 1
+    with pytest.raises((ValueError, LookupError, AttributeError, TypeError, ZtsError)):
+        ev.slots_of([{**slot, **wrong}])
