@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from zts.accounts import Account
 from zts.metrics.lines import PREFIX
 from zts.visible import visible
-from zts.workers.accounts import Account
 from zts.workers.agent_events import ExitCause, ProcessExited
 from zts.workers.events import (
     EXIT_DONE,

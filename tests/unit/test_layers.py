@@ -17,6 +17,7 @@ LAYERS = {
     "zts.clock": 0,
     "zts.visible": 0,
     "zts": 1,
+    "zts.accounts": 3,
     "zts.backoff": 1,
     "zts.lifecycle": 1,
     "zts.registry": 1,
