@@ -21,7 +21,6 @@ import zmq
 from zts.broker.intake import Intake
 from zts.broker.local import LocalPeer
 from zts.broker.main import make_service
-from zts.broker.model_user_ids import model_user_ids
 from zts.broker.outlet import CLIENT, CONTROL, EVENT, WORKER
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets, open_sockets
@@ -86,7 +85,7 @@ class EmbeddedBroker:
         make_private_folder(Path(settings.runtime_dir))
         files = raise_file_limit()
         broker_id = uuid.uuid4().hex
-        sockets = open_sockets(settings.endpoints, model_user_ids(settings))
+        sockets = open_sockets(settings.endpoints, settings.model_uids)
         try:
             broker = cls(make_service(settings, sockets, broker_id), sockets, loop)
             broker.start()

@@ -16,7 +16,6 @@ from zts.allocator import keep_freed_memory
 from zts.broker.fleet import Fleet
 from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
-from zts.broker.model_user_ids import model_user_ids
 from zts.broker.scheduler import Scheduler
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets, open_sockets
@@ -85,7 +84,7 @@ def run(settings: Settings) -> int:
     ending = Ending(settings.drain_timeout_s)
     broker_id = uuid.uuid4().hex
     with _signals(ending) as wake_fd:
-        sockets = open_sockets(settings.endpoints, model_user_ids(settings))
+        sockets = open_sockets(settings.endpoints, settings.model_uids)
         is_over = False
         try:
             service = make_service(settings, sockets, broker_id)

@@ -1,23 +1,21 @@
-"""Users of this host as whom workers run, and whether the node agent can make them run so. Layer 3: processes.
+"""Whether the node agent can start workers as another user of this host. Layer 3: processes.
 
 Only root may: a process that became another user by capabilities alone would keep these, and could become anyone.
 """
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from zts.accounts import Account
 from zts.errors import ConfigError
 
-__all__ = ["Account", "check_reach", "find_account"]
+__all__ = ["check_privilege", "check_reach"]
 
 _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 5, 6, 7
 # Loading zts from a cold disk takes some seconds.
@@ -38,79 +36,7 @@ import zts.workers.main
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """A user that workers can become.
-
-    Attributes:
-        name: For people, and for ``USER``.
-        user_id, group_id: Numbers of both.
-        groups: Supplementary groups.
-        home: Home folder, ``""`` if it is not there.
-    """
-
-    name: str
-    user_id: int
-    group_id: int
-    groups: tuple[int, ...] = ()
-    home: str = ""
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it is the user of this process."""
-        return self.user_id == os.geteuid()
-
-    def variables(self, scratch: str) -> dict[str, str]:
-        """Return the variables that tell a process who it is.
-
-        Args:
-            scratch: Its temporary folder, also its home when it has no other; ``""``: none.
-        """
-        # Never a home that all may write to: Python looks for packages there.
-        who = {"HOME": self.home or scratch or "/", "USER": self.name, "LOGNAME": self.name}
-        return {**who, "TMPDIR": scratch} if scratch else who
-
-
-def find_account(text: str) -> Account:
-    """Return the user that ``text`` (``name``, ``name:group``, or numbers) means on this host.
-
-    Raises:
-        ConfigError: If there is no such user or group, or this process may not start others as that user.
-    """
-    user, _, group = text.partition(":")
-    try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError):
-        entry = None
-    if entry is None and not (user.isdecimal() and group):
-        more = "; for a number without a name, give a group, too (number:number)" if user.isdecimal() else ""
-        raise ConfigError(f"models cannot run as {text!r}: this host has no such user{more}")
-    if entry is None:
-        account = Account(user, int(user), _group_id(group, text))
-    elif group:
-        account = Account(entry.pw_name, entry.pw_uid, _group_id(group, text), (), _home(entry.pw_dir))
-    else:
-        groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
-        account = Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, _home(entry.pw_dir))
-    if not account.is_own:
-        _check_privilege(text)
-    return account
-
-
-def _group_id(group: str, text: str) -> int:
-    if group.isdecimal():
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError(f"models cannot run as {text!r}: this host has no group {group!r}") from None
-
-
-def _home(path: str) -> str:
-    return path if os.path.isdir(path) else ""
-
-
-def _check_privilege(text: str) -> None:
+def check_privilege(text: str) -> None:
     """Check that this process may start others as another user, and end them.
 
     Raises:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from zts.access_lists import ENTER, READ, USE, grant
+from zts.accounts import Account, find_account
 from zts.errors import ConfigError
 from zts.model_rights import shown_size
 from zts.registry import ModelSpec
 from zts.settings import Settings
 from zts.workers import environments
-from zts.workers.accounts import Account, check_reach, find_account
+from zts.workers.accounts import check_privilege, check_reach
 from zts.workers.variables import kept_variables
 
 __all__ = ["ModelUsers", "account_of", "log_rights"]
@@ -47,7 +48,10 @@ def account_of(spec: ModelSpec) -> Account | None:
         raise ConfigError(
             f"user {spec.user!r} was {spec.user_id} and is {account.user_id} now: register the model again"
         )
-    return None if account.is_own else account
+    if account.is_own:
+        return None
+    check_privilege(spec.user)
+    return account
 
 
 def log_rights(worker_id: str, pid: int, spec: ModelSpec, account: Account | None) -> None:

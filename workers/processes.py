@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from zts.accounts import Account
 from zts.masking import masked_url
 from zts.metrics.lines import PREFIX
 from zts.visible import visible
-from zts.workers.accounts import Account
 from zts.workers.agent_events import ExitCause, ProcessExited
 from zts.workers.events import (
     EXIT_DONE,

@@ -20,13 +20,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
+from zts.accounts import Account
 from zts.archive import read_model
 from zts.archive.unpack import MAX_TOTAL_BYTES
 from zts.errors import BadArchive, BadRequest, ModelNotFound, ServerError, ZtsError
 from zts.registry import ModelSpec
 from zts.settings import DEFAULT_ALLOWED_URLS, Settings
 from zts.workers import environments
-from zts.workers.accounts import Account
 from zts.workers.download import MAX_ARCHIVE_BYTES, check_allowed, download
 from zts.workers.model_folders import ModelFolders
 from zts.workers.model_users import ModelUsers, account_of

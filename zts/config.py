@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from zts.accounts import model_user_ids
 from zts.config_files import read_config_file
 from zts.config_sources import Origin, merge, ts_variables, zts_variables
 from zts.config_values import check_ipc_path, default_runtime_dir, make_settings
@@ -196,6 +197,8 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str], *, is_start: b
     origins = merge([file.values, zts_variables(environ), _flag_values(args), variables])
     overrides = {"token_auth": is_start, "config_snapshots": not getattr(args, "ncs", False)}
     settings = make_settings(origins, environ, warnings.append, **overrides)
+    user_ids = model_user_ids(settings.model_user, settings.model_users, settings.models)
+    settings = replace(settings, model_uids=user_ids)
     if is_start and "zts_http_processes" not in origins:
         settings = replace(settings, http_processes=default_http_processes(settings, len(os.sched_getaffinity(0))))
     warnings += _ignored_flags(args)

@@ -125,6 +125,7 @@ class Settings:
     access_log: bool = True
     max_connections: int = 0  # of one HTTP server, in all; 0: as many as its descriptors allow
     max_connections_per_address: int = 0  # 0: no bound
+    model_uids: tuple[int, ...] = ()  # users whose processes may be workers, and nothing else, beside the server's own
     properties: Mapping[str, str] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:
@@ -147,7 +148,7 @@ class Settings:
         values = dict(raw)
         try:
             values["endpoints"] = Endpoints(**values["endpoints"])
-            for name in ("load_models", "allowed_urls", "model_users", "worker_environment"):
+            for name in ("load_models", "allowed_urls", "model_uids", "model_users", "worker_environment"):
                 if name in values:
                     values[name] = tuple(values[name])
             return cls(**values)

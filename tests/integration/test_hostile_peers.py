@@ -719,7 +719,7 @@ def test_processes_of_other_users_are_hung_up_on_whatever_the_files_modes(stage:
 
 @needs_root
 def test_a_models_user_may_be_its_worker_and_nothing_else() -> None:
-    stage = Stage(model_users=[f"{NOBODY}:{NOBODY}"])
+    stage = Stage(model_uids=[NOBODY])
     try:
         own, other = (worker.token() for worker in stage.workers)
         info = {"model": "noop", "version": "1.0", "node": "node-1", "batch_size": 1}

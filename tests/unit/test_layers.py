@@ -18,6 +18,7 @@ LAYERS = {
     "zts.visible": 0,
     "zts.masking": 0,
     "zts": 1,
+    "zts.accounts": 3,
     "zts.backoff": 1,
     "zts.lifecycle": 1,
     "zts.nesting": 1,

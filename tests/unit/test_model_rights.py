@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from zts.accounts import model_user_ids
 from zts.config_keys import convert
 from zts.errors import BadRequest, ConfigError
 from zts.model_rights import LEAST_MEMORY_BYTES, allowed_memory, allowed_user, parse_size, parse_user
@@ -120,6 +123,15 @@ def test_an_archive_can_only_lower_the_limit(
     archive: int | None, operator: int | None, default: int, limit: int
 ) -> None:
     assert allowed_memory(archive=archive, operator=operator, default=default) == limit
+
+
+def test_all_users_that_models_can_have_are_known_at_the_start() -> None:
+    models = {
+        "m": {"1": {"user": "65003:1"}, "2": {"minWorkers": 1}, "3": {"user": "65003:2"}, "4": {"user": "a b"}, "5": 1},
+        "n": 1,
+    }
+    assert model_user_ids("65002:1", ("65001:1", f"{os.geteuid()}:1"), models) == (65001, 65002, 65003)
+    assert model_user_ids("", (), {}) == ()
 
 
 @pytest.mark.parametrize(
