@@ -613,3 +613,16 @@ def test_a_proxy_of_the_environment_is_used(
         thread.join()
     wanted = {"http": b"GET http://nowhere.example:8080/m.mar ", "https": b"CONNECT nowhere.example:8080 "}
     assert asked[0].startswith(wanted[scheme])
+
+
+def test_the_operator_may_write_addresses_that_a_caller_may_not(
+    opened: Callable[..., Store], hosts: Hosts, tmp_path: Path
+) -> None:
+    store = opened("https://elsewhere/.*")
+    archive(tmp_path / "disk" / "m.mar")
+    (tmp_path / "disk" / "sub").mkdir()
+    for url in (f"file://{tmp_path}/disk/sub/../m.mar", f"http://127.0.0.1:{hosts.port}/good/m.mar"):
+        assert store.refused(url=url).http_status == 404
+        prepared = store.ask(url=url, at_startup=True)
+        assert prepared.error is None, url
+        store.remove(prepared)
