@@ -23,6 +23,7 @@ from zts.archive import regular_files
 from zts.archive.regular_files import NotRegular, open_regular
 from zts.errors import DownloadFailed, ModelNotFound, ZtsError
 from zts.settings import Endpoints, Settings
+from zts.supervisor.startup_models import startup_models
 from zts.workers import download as downloads
 from zts.workers.download import download
 from zts.workers.store import ModelStore, Prepared
@@ -217,6 +218,14 @@ def test_what_is_no_file_holds_no_thread_wherever_it_lies(
             assert store.refused(url=url).http_status == 404
         assert store.refused(url=str(path), at_startup=True).http_status == 404
     assert store.ask(url="good.mar").error is None
+
+
+def test_a_start_with_all_of_the_store_leaves_odd_files_out(tmp_path: Path, odd_files: dict[str, Path]) -> None:
+    folder = odd_files["fifo"].parent
+    archive(folder / "good.mar")
+    (folder / "served" / "MAR-INF").mkdir(parents=True)
+    os.mkfifo(folder / "served" / "MAR-INF" / "MANIFEST.json")
+    assert [model.url for model in startup_models(["all"], str(folder))] == ["good.mar"]
 
 
 @pytest.mark.parametrize("entry", ["MAR-INF/MANIFEST.json", "model-config.yaml"])
