@@ -79,6 +79,8 @@ class Address:
         hosts = [self.host]
         if "xn--" in self.host:
             hosts.append(_unicode_host(self.host))
+        if not self.host.startswith("[") and not _NUMBER.fullmatch(self.host.rpartition(".")[2]):
+            hosts += [f"{host}." for host in hosts]
         ports = [f":{self.port}"] if self.port else ["", f":{_DEFAULT_PORTS[self.scheme]}"]
         yield from (f"{self.scheme}://{host}{port}{self.path}{self.query}" for host in hosts for port in ports)
 

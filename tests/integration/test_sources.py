@@ -23,6 +23,7 @@ from zts import regular_file
 from zts.errors import DownloadFailed, ModelNotFound, ZtsError
 from zts.regular_file import NotRegular, open_regular
 from zts.settings import Endpoints, Settings
+from zts.supervisor.startup_models import startup_models
 from zts.workers import download as downloads
 from zts.workers.download import download
 from zts.workers.store import ModelStore, Prepared
@@ -217,6 +218,14 @@ def test_what_is_no_file_holds_no_thread_wherever_it_lies(
             assert store.refused(url=url).http_status == 404
         assert store.refused(url=str(path), at_startup=True).http_status == 404
     assert store.ask(url="good.mar").error is None
+
+
+def test_a_start_with_all_of_the_store_leaves_odd_files_out(tmp_path: Path, odd_files: dict[str, Path]) -> None:
+    folder = odd_files["fifo"].parent
+    archive(folder / "good.mar")
+    (folder / "served" / "MAR-INF").mkdir(parents=True)
+    os.mkfifo(folder / "served" / "MAR-INF" / "MANIFEST.json")
+    assert [model.url for model in startup_models(["all"], str(folder))] == ["good.mar"]
 
 
 @pytest.mark.parametrize("entry", ["MAR-INF/MANIFEST.json", "model-config.yaml"])
@@ -613,3 +622,16 @@ def test_a_proxy_of_the_environment_is_used(
         thread.join()
     wanted = {"http": b"GET http://nowhere.example:8080/m.mar ", "https": b"CONNECT nowhere.example:8080 "}
     assert asked[0].startswith(wanted[scheme])
+
+
+def test_the_operator_may_write_addresses_that_a_caller_may_not(
+    opened: Callable[..., Store], hosts: Hosts, tmp_path: Path
+) -> None:
+    store = opened("https://elsewhere/.*")
+    archive(tmp_path / "disk" / "m.mar")
+    (tmp_path / "disk" / "sub").mkdir()
+    for url in (f"file://{tmp_path}/disk/sub/../m.mar", f"http://127.0.0.1:{hosts.port}/good/m.mar"):
+        assert store.refused(url=url).http_status == 404
+        prepared = store.ask(url=url, at_startup=True)
+        assert prepared.error is None, url
+        store.remove(prepared)

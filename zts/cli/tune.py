@@ -183,7 +183,9 @@ class _Copy:
         }
         if candidate.window_ms is None:
             settings["ztsBatchDelay"] = "learnt"
-        args = {"url": record["url"], "model_name": self.name, "synchronous": True, "snapshot": settings}
+        # The handler and the url may be what the operator wrote: anywhere.
+        args = {"url": record["url"], "model_name": self.name, "synchronous": True, "by_operator": True}
+        args["snapshot"] = settings
         args |= {key: record[key] for key in ("handler", "runtime") if record[key]}
         is_there = False
         try:

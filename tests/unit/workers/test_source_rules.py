@@ -101,6 +101,8 @@ def test_what_has_more_than_one_reading_is_refused(url: str, why: str) -> None:
         ("HTTP://GOOD:80/m.mar", "http://good/.*", True),
         ("http://good/m.mar", "http://good:80/.*", True),
         ("http://good:81/m.mar", "http://good/.*", False),
+        ("http://good./m.mar", "http://good/.*", True),
+        ("http://good/m.mar", r"http://good\./.*", True),
         ("http://good/m.mar", "http://good", False),
         ("http://good/m.mar", "HTTPS?://GOOD/M.*", True),
         ("http://evil/x?http://good/m.mar", "http://good/.*", False),
