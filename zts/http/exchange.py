@@ -119,10 +119,9 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._app.opened()
         self._connection.set_close_callback(self._gone)
         length = headers.get("Content-Length")
-        # Python makes no number of more than 4,300 digits. What is none here, the wire refuses.
-        if length is not None and length.isascii() and length.isdigit():
-            digits = length.lstrip("0")
-            if len(digits) > _MOST_DIGITS or int(digits or "0") > self._app.max_request_bytes:
+        # Python makes no number of more than 4,300 digits, nor of "²", which is a digit. The wire refuses what is none.
+        if length is not None and length.isdecimal():
+            if len(length) > _MOST_DIGITS or int(length) > self._app.max_request_bytes:
                 self._refuse(is_chunked=False)
 
     def _may_keep_alive(self) -> bool:
