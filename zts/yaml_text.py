@@ -72,7 +72,7 @@ class _Weigher:
             levels = max(levels, 1 + more_levels)
             if nodes > MAX_NODES or chars > MAX_CHARS or levels > MAX_DEPTH:
                 raise ValueError(
-                    f"it is too large: it stands for more than {MAX_NODES} values, {MAX_CHARS} characters or "
+                    f"it is too large or too deep: more than {MAX_NODES} values, {MAX_CHARS} characters or "
                     f"{MAX_DEPTH} levels when its aliases are written out"
                 )
         self._open.discard(key)
