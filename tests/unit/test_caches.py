@@ -38,6 +38,8 @@ NO_CACHES = {
     "zts.workers.ts_compat.old_metrics:cache": "the same",
     "zts.workers.core:_second": "the batch that is prefetched",
     "zts.http.inference:memo": "where the plan is put into the head that it was made of, see fast_head",
+    "zts.workers.model_users:_known": "the users that were admitted: a record",
+    "zts.yaml_text:_known": "parts of one text that were counted, while it is read",
     "zts.client.sync:_templates": "the one of zts.client.jobs",
     "zts.client.aio:_templates": "the same",
     "zts.client.direct:_templates": "the same",

@@ -321,5 +321,5 @@ def test_any_numbers_and_types_in_a_configuration_travel_or_count_as_not_given(t
 def test_a_configuration_that_grows_when_its_aliases_are_written_out_is_refused(tmp_path: Any) -> None:
     text = "a: &a " + "x" * 100_000 + "\nb: [" + ", ".join(["*a"] * 10_000) + "]\n"
     (tmp_path / "model-config.yaml").write_text(text)
-    with pytest.raises(BadArchive, match="too large or too deep"):
+    with pytest.raises(BadArchive, match="too large"):
         wire_form(read_config_file(tmp_path))
