@@ -327,7 +327,11 @@ class FastConnection(asyncio.Protocol):
         if self._at_eof or not transport.can_write_eof():
             transport.close()
         else:
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError:  # asyncio's own loop: the client has gone, and the loop does not know it yet
+                transport.abort()
+                return
             self._pause(False)
         if not self._is_stuck:
             self.deadline = self.server.now + self._limits.linger_s
