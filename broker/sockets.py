@@ -229,7 +229,7 @@ def _free_ipc_path(path: str, name: str) -> None:
         ServerError: If somebody does, or the file is no socket.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = os.lstat(path).st_mode  # a link in its place is not ours
     except FileNotFoundError:
         return
     except OSError as exc:
