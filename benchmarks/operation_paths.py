@@ -13,28 +13,28 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from unittest import mock
 
-from zts.broker import events as broker
-from zts.broker.scheduler import Scheduler
+from zts.broker.scheduling import events as broker
+from zts.broker.scheduling.scheduler import Scheduler
 from zts.client.core import ClientCore
 from zts.errors import ServerStopping
-from zts.http import zmq_link
+from zts.http.api.inference import Predictor
 from zts.http.app import Application, Tally
-from zts.http.fast_connection import FastConnection
-from zts.http.fast_head import parse_head
-from zts.http.fast_limits import Limits
-from zts.http.fast_server import FastServer
-from zts.http.inference import Predictor
-from zts.http.link import BrokerLink, OnResult
-from zts.http.quick import QuickLane
-from zts.registry import ModelSpec
+from zts.http.fast_path import QuickLane
+from zts.http.http1.connection import FastConnection
+from zts.http.http1.head import parse_head
+from zts.http.http1.limits import Limits
+from zts.http.http1.server import FastServer
+from zts.http.link import zmq
+from zts.http.link.interface import BrokerLink, OnResult
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import codec
 from zts.wire.frames import Role
 from zts.wire.messages import NORMAL, Batch, Hello, Job, Jobs, Outcomes, Result, Results, Welcome, WorkItem
 from zts.wire.splitting import encode_split
-from zts.workers import events as worker
-from zts.workers.core import ComputeCore
-from zts.workers.learnt_window import window_for
+from zts.workers.runtime import events as worker
+from zts.workers.runtime.adaptive_window import window_for
+from zts.workers.runtime.compute_core import ComputeCore
 
 __all__ = ["PATHS", "HotPath"]
 
@@ -275,7 +275,7 @@ def _link(leaving: ExitStack) -> Callable[[], object]:
         return made[-1]
 
     loop = cast(Any, _Loop())
-    link = zmq_link.ZmqLink(
+    link = zmq.ZmqLink(
         endpoints=_SETTINGS.endpoints,
         peer_id="http",
         heartbeat_s=1.0,
@@ -283,7 +283,7 @@ def _link(leaving: ExitStack) -> Callable[[], object]:
         hello_info={},
         beat_counters=dict,
     )
-    with mock.patch.object(zmq_link, "Channel", channel):
+    with mock.patch.object(zmq, "Channel", channel):
         link.start(loop)
     leaving.callback(link.close, ServerStopping("The server is stopping."))
     data = made[0]

@@ -93,7 +93,7 @@ def shown(frame: str) -> str:
     """Return a frame with its file as people know it.
 
     >>> shown("turn (/home/me/zts/zts/http/link.py:40)"), shown("poll (/v/lib/site-packages/zmq/sugar/poll.py:80)")
-    ('turn (zts/http/link.py:40)', 'poll (zmq/sugar/poll.py:80)')
+    ('turn (zts/http/link/interface.py:40)', 'poll (zmq/sugar/poll.py:80)')
     """
     name, _, place = frame.partition(" (")
     for mark in ("/site-packages/", f"{ROOT}/"):

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from zts.broker import events as e
-from zts.broker.scheduler import Scheduler
-from zts.registry import ModelSpec
+from zts.broker.scheduling import events as e
+from zts.broker.scheduling.scheduler import Scheduler
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire.messages import NORMAL, Job, Result
 

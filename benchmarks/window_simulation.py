@@ -20,8 +20,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from zts.workers.batching import Window
-from zts.workers.learnt_window import window_for
+from zts.workers.runtime.adaptive_window import window_for
+from zts.workers.runtime.batch_window import Window
 
 __all__ = ["CLIENTS", "FIXED_MS", "HANDLERS", "Figures", "Handler", "Load", "compare", "simulate"]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from types import FrameType
 
 from zts.allocator import keep_freed_memory
-from zts.broker.fleet import Fleet
+from zts.broker.fleet.core import Fleet
 from zts.broker.journal import Journal
 from zts.broker.loop import BrokerLoop
-from zts.broker.scheduler import Scheduler
+from zts.broker.scheduling.scheduler import Scheduler
 from zts.broker.service import BrokerService
 from zts.broker.sockets import Sockets, open_sockets
 from zts.broker.worker_key import read_or_make_key

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hmac import compare_digest
 
-from zts.broker.liveness import Deadlines
+from zts.broker.fleet.liveness import Deadlines
 
 __all__ = ["ClientTable", "WorkerRoutes"]
 

@@ -14,16 +14,16 @@ from itertools import repeat
 from math import inf
 from typing import Any, Final
 
-from zts.broker import events as e
-from zts.broker import fleet_events as f
 from zts.broker import outlet
-from zts.broker.fleet import Fleet
+from zts.broker.fleet import events as f
+from zts.broker.fleet.core import Fleet
 from zts.broker.journal import Journal
 from zts.broker.local import LOCAL_CONNECTION, LocalPeer
 from zts.broker.outlet import Outlet
 from zts.broker.peers import ClientTable, WorkerRoutes
 from zts.broker.roles import CLIENT, CONTROL, WORKER, not_for_you, why_not_welcome
-from zts.broker.scheduler import Scheduler
+from zts.broker.scheduling import events as e
+from zts.broker.scheduling.scheduler import Scheduler
 from zts.broker.sockets import Sockets
 from zts.errors import LocalProtocolError, RemoteProtocolError
 from zts.logs import LimitedLog

@@ -18,7 +18,7 @@ from typing import Final
 import zmq
 
 from zts.broker.roles import Access
-from zts.config import check_ipc_path
+from zts.config.resolve import check_ipc_path
 from zts.errors import ConfigError, ServerError
 from zts.keepalive import keep_alive
 from zts.settings import Endpoints

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from zts.workers.import_path import TS_FOLDER
+from zts.workers.handler.import_path import TS_FOLDER
 
 __all__ = ["LEFT_OUT", "TABLE", "Difference", "differences", "left_out", "main", "matches", "our_table", "real_table"]
 

@@ -15,19 +15,19 @@ from urllib.parse import unquote
 from fuzz.scratch import scratch_folder
 from zts.archive.manifest import read_manifest
 from zts.archive.model_config import read_config_file, take_keys, wire_form
+from zts.config.properties import fill_variables, parse_properties, write_properties
 from zts.errors import ConfigError, RemoteProtocolError, ZtsError
-from zts.http.fast_bodies import ChunkedBody
-from zts.http.fast_head import BadMessage, HeadProbe, parse_head
-from zts.http.fast_limits import Limits
 from zts.http.forms import form_parts, is_form
+from zts.http.http1.body import ChunkedBody
+from zts.http.http1.head import BadMessage, HeadProbe, parse_head
+from zts.http.http1.limits import Limits
 from zts.http.parsing import bare_type, query_parameters, segments_of
 from zts.http.targets import check_names, target_of
-from zts.properties import fill_variables, parse_properties, write_properties
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode
 from zts.wire.heads import ResultHead, pack_parts, pack_result_head, unpack_job_head, unpack_parts, unpack_result_head
 from zts.wire.values import decode_value, encode_value
-from zts.workers.source_rules import file_name, is_allowed, is_url, parse_address
+from zts.workers.node.source_rules import file_name, is_allowed, is_url, parse_address
 
 __all__ = ["SEEDS", "TARGETS"]
 

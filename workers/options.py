@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from zts.errors import ConfigError, ZtsError
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 
 __all__ = ["OPTIONS_VARIABLE", "WorkerOptions"]
 

@@ -1,4 +1,4 @@
-"""All settings of a zts instance as one frozen record. Values only: ``zts/config.py`` reads files, flags and the
+"""All settings of a zts instance as one frozen record. Values only: ``zts/config/resolve.py`` reads files, flags and the
 environment. Times in seconds, sizes in bytes. Layer 1.
 """
 
@@ -45,7 +45,7 @@ REGISTRATION_LIMIT_S: Final = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything a role needs to know; made by ``zts/config.py``, handed down, never changed.
+    """Everything a role needs to know; made by ``zts/config/resolve.py``, handed down, never changed.
 
     ``load_models`` holds entries as ``--models`` takes them (``file``, ``name=file``, ``all``); ``models`` is
     TorchServe's JSON of section 5.3 as a mapping; ``properties`` keeps the raw configuration file for display.

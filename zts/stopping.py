@@ -1,7 +1,7 @@
 """How a broker or an HTTP server ends: it refuses, finishes, answers the rest with a reason, leaves. Pure, layer 1.
 
 ``Ending`` is told of wishes and of the time; the process asks it for the present step. The node agent and its workers
-have other rules (``workers/agent.py``, ``workers/presence.py``), and the order of all of them is in
+have other rules (``workers/node/agent.py``, ``workers/runtime/presence.py``), and the order of all of them is in
 ``zts/supervisor/core.py``.
 """
 

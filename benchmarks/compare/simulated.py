@@ -32,7 +32,7 @@ import zmq
 
 from benchmarks.compare.families import FAMILIES, Point
 from benchmarks.compare.processor_time import spent_s
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import codec
 from zts.wire import messages as m

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import zmq
 
 from zts.broker.worker_key import KEY_FILE
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode

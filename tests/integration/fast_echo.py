@@ -12,10 +12,10 @@ from typing import Any
 from tornado import httputil
 
 from zts.errors import ZtsError
-from zts.http.fast_connection import FastConnection
-from zts.http.fast_limits import Limits
-from zts.http.fast_responder import Responder
-from zts.http.fast_server import FastServer
+from zts.http.http1.connection import FastConnection
+from zts.http.http1.limits import Limits
+from zts.http.http1.responder import Responder
+from zts.http.http1.server import FastServer
 
 BAD = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbad"
 LATE = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlate"

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.wire.heads import JobHead, pack_job_head
 from zts.wire.messages import WorkItem
-from zts.workers.loader import load_service
+from zts.workers.handler.loader import load_service
+from zts.workers.handler.service import Service
 from zts.workers.options import WorkerOptions
-from zts.workers.service import Service
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from tests.names import AWKWARD
 from zts.archive import read_config_file, read_model
 from zts.errors import BadArchive, BadRequest, ZtsError
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 
 SETTINGS = Settings(runtime_dir="/r", endpoints=Endpoints.in_folder("/r"))

@@ -64,7 +64,7 @@ def texts(text):
 def requirements(text):
     import hashlib
     from zts.errors import ZtsError
-    from zts.workers.requirements import add_content, check_wheels_only
+    from zts.workers.node.requirements import add_content, check_wheels_only
     folder = Path(sys.argv[3])
     for content in (text, "a" + text + "/", "a[x]" + text + "/", "a " + text + "@"):
         (folder / "requirements.txt").write_text(content)
@@ -83,7 +83,7 @@ def files(text):
 
 def properties(text):
     from zts.errors import ZtsError
-    from zts.properties import fill_variables, parse_properties
+    from zts.config.properties import fill_variables, parse_properties
     parse_properties("a=" + text)
     parse_properties(text)
     try:
@@ -94,7 +94,7 @@ def properties(text):
 def heads(text):
     from zts.http.parsing import query_parameters, segments_of, spelled_headers
     from zts.visible import visible
-    from zts.workers.download import is_url
+    from zts.workers.node.download import is_url
     segments_of("/" + text)
     spelled_headers(text.encode("latin-1"))
     visible(text)
@@ -134,7 +134,7 @@ import resource, sys, warnings
 from pathlib import Path
 import torch
 from PIL import Image
-from zts.workers.answers import PredictionException
+from zts.workers.handler.results import PredictionException
 from zts.workers.torch_handler.vision_handler import VisionHandler
 warnings.simplefilter("error")
 handler = VisionHandler()
@@ -166,7 +166,7 @@ def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(size: tuple[in
 def test_a_thin_image_that_would_be_enlarged_to_billions_of_pixels_is_refused() -> None:
     pytest.importorskip("torch")
     image_module = pytest.importorskip("PIL.Image")
-    from zts.workers.answers import PredictionException
+    from zts.workers.handler.results import PredictionException
     from zts.workers.torch_handler.image_transforms import resized
 
     for size in ((60_000, 1), (1, 60_000)):

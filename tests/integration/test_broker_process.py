@@ -27,7 +27,7 @@ from tests.integration.broker_fakes import (
 )
 from zts.broker.sockets import check_endpoint, open_sockets
 from zts.errors import ConfigError
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints
 from zts.wire import messages as m
 from zts.wire.codec import decode

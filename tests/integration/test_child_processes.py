@@ -20,9 +20,9 @@ from tests.integration.test_worker_process import Rig, answers, items
 from tests.integration.test_worker_process import rig as rig  # a fixture
 from zts.settings import Endpoints, Settings
 from zts.wire import messages as m
-from zts.workers import environments
-from zts.workers.import_path import TS_FOLDER
-from zts.workers.processes import worker_command, worker_environment
+from zts.workers.handler.import_path import TS_FOLDER
+from zts.workers.node import venvs
+from zts.workers.node.processes import worker_command, worker_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # processes that import torch, on a busy machine
 
@@ -217,7 +217,7 @@ def test_a_model_with_packages_of_its_own_has_ts_in_its_children(
     write_archive(archive, files, requirementsFile="requirements.txt", configFile="model-config.yaml")
     endpoints = Endpoints(client="", worker="", control="", event="")
     settings = Settings(runtime_dir="", endpoints=endpoints, install_py_dep_per_model=True)
-    environment = environments.ensure(archive, model="m", settings=settings)
+    environment = venvs.ensure(archive, model="m", settings=settings)
     assert environment is not None
     start(rig, CHILDREN, site_dir=environment.site_dir, python=environment.python)
     assert ask(rig, "spawn") == [True, True, True, "gone : 404", "0.12.0"]

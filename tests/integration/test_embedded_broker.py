@@ -14,8 +14,8 @@ from tests.integration.broker_fakes import FakeClient, FakeNode, FakeWorker
 from tests.integration.http_service import wait_for
 from zts.broker.embedded import EmbeddedBroker
 from zts.errors import ModelNotFound, ServerStopping
-from zts.http.embedded_link import EmbeddedLink
-from zts.registry import ModelSpec
+from zts.http.link.embedded import EmbeddedLink
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import messages as m
 from zts.wire.heads import unpack_result_head

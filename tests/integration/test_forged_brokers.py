@@ -21,7 +21,7 @@ from zts.errors import ZtsError
 from zts.settings import Endpoints, Settings
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode
-from zts.workers.node import Node
+from zts.workers.node.main import Node
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow]
 
 OWN_LINES = """
 import logging, logging.config, sys
-from zts.workers.handler_process import set_up_output
+from zts.workers.runtime.handler_process import set_up_output
 from zts.workers.worker_log import log
 set_up_output()
 logger = logging.getLogger("handler")
@@ -87,7 +87,7 @@ def test_a_root_logger_that_is_set_up_already_stays_as_it_is() -> None:
 
 THREADS = """
 import sys, threading
-from zts.workers.handler_process import set_up_output
+from zts.workers.runtime.handler_process import set_up_output
 set_up_output()
 def work(number):
     for line in range(300):
@@ -109,7 +109,7 @@ def test_what_threads_print_stays_in_whole_lines() -> None:
 
 STREAMS = """
 import os, sys
-from zts.workers.handler_process import set_up_output
+from zts.workers.runtime.handler_process import set_up_output
 print("before", end=" ")
 set_up_output()
 print("printed")
@@ -154,7 +154,7 @@ def test_without_standard_streams_a_worker_can_be_set_up() -> None:
 
 SIGNALS = """
 import os, signal, sys
-from zts.workers.handler_process import set_up_signals
+from zts.workers.runtime.handler_process import set_up_signals
 reading, writing = os.pipe2(os.O_NONBLOCK)
 def stop(number, frame):
     print("stop")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.handler_archives import job, load, restored_process, write_archive
-from zts.workers.loader import LoadError
+from zts.workers.handler.loader import LoadError
 
 FUNCTION = "def handle(data, context):\n    return None if data is None else [bytes(row['body']) for row in data]\n"
 CLASS = """
@@ -196,8 +196,8 @@ def test_nothing_of_torch_is_imported_for_a_handler_that_needs_none(tmp_path: Pa
 def test_ts_names_are_ours_even_where_a_torchserve_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import zts.workers.answers
-    import zts.workers.context
+    import zts.workers.handler.context
+    import zts.workers.handler.results
 
     text = "import ts\nfrom ts.context import Context\nfrom ts.service import PredictionException\n" + FUNCTION
     installed = write_archive(tmp_path / "site", {"ts/__init__.py": "raise ImportError('the real one')"})
@@ -205,11 +205,11 @@ def test_ts_names_are_ours_even_where_a_torchserve_is_installed(
     monkeypatch.setenv("PYTHONPATH", str(installed))
     load(write_archive(tmp_path / "model", {"own.py": text}, handler="own"))
     own = sys.modules["own"]
-    assert own.Context is zts.workers.context.Context
-    assert own.PredictionException is zts.workers.answers.PredictionException
+    assert own.Context is zts.workers.handler.context.Context
+    assert own.PredictionException is zts.workers.handler.results.PredictionException
     assert own.ts.utils.util.CLEANUP_REGEX.sub("", "<b>x") == "x"
-    assert zts.workers.context.__spec__ is not None
-    assert zts.workers.context.__spec__.name == "zts.workers.context"
+    assert zts.workers.handler.context.__spec__ is not None
+    assert zts.workers.handler.context.__spec__.name == "zts.workers.handler.context"
 
 
 def test_a_new_style_handler_answers_each_request_on_its_own(tmp_path: Path) -> None:

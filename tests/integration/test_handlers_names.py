@@ -18,7 +18,7 @@ import pytest
 
 from tests.integration.handler_archives import job, load, restored_process, write_archive
 from zts.errors import BrokerUnavailable, ConfigError, DownloadFailed
-from zts.workers.loader import LoadError
+from zts.workers.handler.loader import LoadError
 
 
 @pytest.fixture(autouse=True)

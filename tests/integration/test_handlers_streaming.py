@@ -14,7 +14,7 @@ import pytest
 from tests.integration.handler_archives import job, load, restored_process, write_archive
 from zts.wire.heads import PARTS, JobHead, pack_job_head, pack_parts, unpack_result_head
 from zts.wire.messages import Result, WorkItem
-from zts.workers.loader import LoadError
+from zts.workers.handler.loader import LoadError
 
 STREAM = """
 from ts.handler_utils.utils import send_intermediate_predict_response

@@ -16,7 +16,7 @@ from tests.integration.handler_archives import job, load, restored_process, writ
 from zts.wire.heads import VALUE, JobHead, pack_job_head, unpack_result_head
 from zts.wire.messages import WorkItem
 from zts.wire.values import decode_value, encode_value
-from zts.workers.loader import LoadError
+from zts.workers.handler.loader import LoadError
 
 torch = pytest.importorskip("torch")
 image_module = pytest.importorskip("PIL.Image")

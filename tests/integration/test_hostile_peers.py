@@ -17,7 +17,7 @@ import zmq
 
 from tests.integration.broker_fakes import BrokerProcess, FakeAdmin, FakeClient, FakeNode, FakePeer, FakeWorker
 from zts.broker.roles import EVENT_FIELDS, SAYS
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode
 

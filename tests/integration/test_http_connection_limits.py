@@ -18,10 +18,10 @@ from tornado import httputil
 from tests.integration.fast_echo import LATE, refusal, wire
 from tests.integration.http_service import Serving, read_response, serving, wait_for
 from zts.descriptors import OUT_OF_RESOURCES
-from zts.http.acceptor import Acceptor
-from zts.http.connection_limit import ConnectionLimit
-from zts.http.fast_limits import Limits
-from zts.http.tornado_wire import TornadoServer
+from zts.http.http1.connection_limit import ConnectionLimit
+from zts.http.http1.limits import Limits
+from zts.http.listen.acceptor import Acceptor
+from zts.http.listen.tornado_server import TornadoServer
 
 GET = b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n"
 TARGETS = {"inference": "/predictions/m", "management": "/models", "metrics": "/metrics"}

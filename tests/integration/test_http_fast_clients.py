@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.fast_echo import Echo, refusal, run, wire
 from tests.integration.http_service import serving
-from zts.http.fast_server import FastServer
+from zts.http.http1.server import FastServer
 from zts.wire.heads import unpack_job_head
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

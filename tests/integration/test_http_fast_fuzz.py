@@ -11,7 +11,7 @@ import h11
 import pytest
 
 from tests.integration.fast_echo import BAD, Client, Echo, Request, Wire, run, wait_for, wire
-from zts.http.fast_limits import Limits
+from zts.http.http1.limits import Limits
 
 ROUNDS = 2000
 SPLICES = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b"0", b"chunked", b"\r\n\r\n"]

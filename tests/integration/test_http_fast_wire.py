@@ -9,7 +9,7 @@ import pytest
 from tornado import httputil
 
 from tests.integration.fast_echo import BAD, LATE, Echo, Request, ok, run, wait_for, wire
-from zts.http.fast_limits import Limits
+from zts.http.http1.limits import Limits
 
 POST = b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 GET = b"GET /g HTTP/1.1\r\nHost: a\r\n\r\n"

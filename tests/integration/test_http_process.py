@@ -16,7 +16,7 @@ import pytest
 from tests.integration.fake_broker import FakeBroker
 from tests.ports import free_port
 from zts.errors import ConfigError
-from zts.http.addresses import bind_all, parse_address
+from zts.http.listen.addresses import bind_all, parse_address
 from zts.settings import Endpoints, Settings
 
 ANY = "http://127.0.0.1:0"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.http_service import read_response, serving, wait_for
-from zts.http.quick import QuickLane
+from zts.http.fast_path import QuickLane
 from zts.wire.heads import ResultHead, pack_result_head, unpack_job_head
 from zts.wire.messages import Job, Result
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.integration.http_service import Serving, serving, wait_for
-from zts.http.control import Control
+from zts.http.link.requests import Control
 from zts.wire.messages import NORMAL, Message, Request, Result
 
 SILENCE = {"heartbeat_s": 0.05, "heartbeat_misses": 6}

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.integration.http_service import Serving, serving, wait_for
-from zts.http import streams
+from zts.http import body_stream
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Job, Result
 
@@ -127,7 +127,7 @@ def test_client_that_leaves_a_stream_has_its_job_cancelled(wire: str) -> None:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_client_that_does_not_read_is_given_up(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MAX_UNSENT_BYTES", 1 << 20)
+    monkeypatch.setattr(body_stream, "MAX_UNSENT_BYTES", 1 << 20)
 
     async def scenario() -> None:
         async with streaming(wire) as (s, _reader, _writer):

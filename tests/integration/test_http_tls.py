@@ -13,8 +13,8 @@ import pytest
 
 from tests.integration.http_service import Response, Serving, read_response, serving
 from zts.errors import ConfigError
-from zts.http import certificates
-from zts.http.tls import server_context
+from zts.http.listen import certificates
+from zts.http.listen.tls import server_context
 from zts.settings import Endpoints, Settings
 from zts.supervisor.instance import Instance
 

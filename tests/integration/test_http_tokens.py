@@ -14,8 +14,8 @@ import pytest
 from tests.integration.http_service import Response, Serving, serving
 from tests.ports import free_port
 from zts.errors import ClientError, ConfigError
-from zts.http import tokens
-from zts.http.tokens import API, INFERENCE, KEY_FILE, MANAGEMENT, KeyFile, TokenGuard, remove_key_file
+from zts.http import auth
+from zts.http.auth import API, INFERENCE, KEY_FILE, MANAGEMENT, KeyFile, TokenGuard, remove_key_file
 from zts.settings import Endpoints, Settings
 
 REFUSED = {
@@ -269,7 +269,7 @@ def test_a_lock_that_is_held_for_ever_ends_a_renewal_with_an_error(
 ) -> None:
     guard = TokenGuard.of_instance(settings_in(folder), 0)
     assert guard is not None
-    monkeypatch.setattr(tokens, "_LOCK_S", 0.05)
+    monkeypatch.setattr(auth, "_LOCK_S", 0.05)
     old = keys()
     with open(folder / "run" / "tokens.lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

@@ -14,8 +14,8 @@ import pytest
 
 from zts.metrics.lines import Measurement, parse_line
 from zts.workers import ts_compat
-from zts.workers.import_path import TS_FOLDER
-from zts.workers.metrics import Metrics
+from zts.workers.handler.import_path import TS_FOLDER
+from zts.workers.handler.metrics import Metrics
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import pytest
 
 from zts.errors import ConfigError
 from zts.settings import Endpoints, Settings
-from zts.workers.node_metrics import NodeMetrics
+from zts.workers.node.metrics import NodeMetrics
 
 LINES = (
     "[METRICS]PredictionTime.Milliseconds:1.5|#ModelName:m,Level:Model|#type:GAUGE|#hostname:vm,17,r1,r2",

@@ -17,10 +17,10 @@ import pytest
 
 from tests.integration.handler_archives import job, restored_process, write_archive
 from zts.errors import BadRequest
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
-from zts.workers import environments
-from zts.workers.loader import load_service
+from zts.workers.handler.loader import load_service
+from zts.workers.node import venvs
 from zts.workers.options import WorkerOptions
 
 pytestmark = [pytest.mark.slow]
@@ -70,7 +70,7 @@ def archive(folder: Path, word: str = "tiny", config: str = "") -> Path:
     return write_archive(folder, files, **entries)
 
 
-def answer_in_a_process(folder: Path, environment: environments.Environment) -> str:
+def answer_in_a_process(folder: Path, environment: venvs.Environment) -> str:
     """Return what the handler answers in a process of its own, as a worker's."""
     code = (
         "import sys\nfrom tests.integration.handler_archives import job\n"
@@ -101,25 +101,25 @@ def test_packages_are_installed_once_and_found_by_the_handler(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = archive(tmp_path / "a")
-    assert environments.find(folder, settings()) is None
+    assert venvs.find(folder, settings()) is None
     with caplog.at_level(logging.INFO, "zts.node"):
-        environment = environments.ensure(folder, model="m", settings=settings())
+        environment = venvs.ensure(folder, model="m", settings=settings())
     assert environment is not None
     assert environment.python == ""
     assert "model m: installing the packages of requirements.txt" in caplog.text
     assert "pip: Processing ./zts_tiny" in caplog.text
     assert "its packages are ready after" in caplog.text
-    assert environments.find(folder, settings()) == environment
+    assert venvs.find(folder, settings()) == environment
     assert answer_in_a_process(folder, environment).startswith("tiny ")
     # Another copy of the archive asks for the same: nothing is installed, not even without pip.
-    monkeypatch.setattr(environments, "_run", lambda *_: pytest.fail("installed again"))
+    monkeypatch.setattr(venvs, "_run", lambda *_: pytest.fail("installed again"))
     shutil.copytree(folder, tmp_path / "b")
-    assert environments.ensure(tmp_path / "b", model="m2", settings=settings()) == environment
+    assert venvs.ensure(tmp_path / "b", model="m2", settings=settings()) == environment
 
 
 def test_another_wheel_of_the_same_name_is_another_environment(tmp_path: Path) -> None:
-    one = environments.ensure(archive(tmp_path / "a"), model="m", settings=settings())
-    two = environments.ensure(archive(tmp_path / "b", word="other"), model="m", settings=settings())
+    one = venvs.ensure(archive(tmp_path / "a"), model="m", settings=settings())
+    two = venvs.ensure(archive(tmp_path / "b", word="other"), model="m", settings=settings())
     assert one is not None and two is not None
     assert one.site_dir != two.site_dir
     assert answer_in_a_process(tmp_path / "b", two).startswith("other ")
@@ -127,7 +127,7 @@ def test_another_wheel_of_the_same_name_is_another_environment(tmp_path: Path) -
 
 def test_a_virtual_environment_of_the_models_own_sees_the_servers_packages(tmp_path: Path) -> None:
     folder = archive(tmp_path / "a", config="useVenv: true\n")
-    environment = environments.ensure(folder, model="m", settings=settings())
+    environment = venvs.ensure(folder, model="m", settings=settings())
     assert environment is not None
     assert environment.python.endswith("/bin/python")
     word, prefix = answer_in_a_process(folder, environment).split()
@@ -137,10 +137,10 @@ def test_a_virtual_environment_of_the_models_own_sees_the_servers_packages(tmp_p
 
 def test_nothing_is_installed_unless_the_server_allows_it(tmp_path: Path) -> None:
     folder = archive(tmp_path / "a")
-    assert environments.ensure(folder, model="m", settings=settings(install=False)) is None
+    assert venvs.ensure(folder, model="m", settings=settings(install=False)) is None
     plain = write_archive(tmp_path / "b", {"own.py": HANDLER}, handler="own")
-    assert environments.ensure(plain, model="m", settings=settings()) is None
-    assert environments.ensure(tmp_path, model="m", settings=settings()) is None
+    assert venvs.ensure(plain, model="m", settings=settings()) is None
+    assert venvs.ensure(tmp_path, model="m", settings=settings()) is None
     assert not (tmp_path / "cache").exists()
 
 
@@ -150,12 +150,12 @@ def test_a_failed_installation_has_torchserves_words_and_leaves_nothing(
     files = {"own.py": HANDLER, "requirements.txt": "zts-no-such-package==1.0\n"}
     folder = write_archive(tmp_path / "a", files, handler="own", requirementsFile="requirements.txt")
     with pytest.raises(BadRequest) as caught:
-        environments.ensure(folder, model="m", settings=settings())
+        venvs.ensure(folder, model="m", settings=settings())
     error = caught.value
     assert (error.http_status, error.type_name) == (400, "ModelException")
     assert error.public_message == "Custom pip package installation failed for model m"
     assert "No matching distribution found for zts-no-such-package==1.0" in caplog.text
-    assert environments.find(folder, settings()) is None
+    assert venvs.find(folder, settings()) is None
 
 
 @pytest.mark.parametrize("name", ["gone.txt", "../outside.txt"])
@@ -163,17 +163,17 @@ def test_a_requirements_file_must_be_in_the_archive(tmp_path: Path, name: str) -
     (tmp_path / "outside.txt").write_text("x\n")
     folder = write_archive(tmp_path / "a", {"own.py": HANDLER}, handler="own", requirementsFile=name)
     with pytest.raises(BadRequest, match="is not in the archive"):
-        environments.ensure(folder, model="m", settings=settings())
+        venvs.ensure(folder, model="m", settings=settings())
 
 
 def test_a_build_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
     folder = archive(tmp_path / "a")
-    first = environments.ensure(folder, model="m", settings=settings())
+    first = venvs.ensure(folder, model="m", settings=settings())
     assert first is not None
     Path(first.site_dir, ".zts-ready").unlink()
     Path(first.site_dir, "zts_tiny.py").unlink()
-    assert environments.find(folder, settings()) is None
-    assert environments.ensure(folder, model="m", settings=settings()) == first
+    assert venvs.find(folder, settings()) is None
+    assert venvs.ensure(folder, model="m", settings=settings()) == first
     assert Path(first.site_dir, "zts_tiny.py").is_file()
 
 
@@ -252,7 +252,7 @@ def test_requirements_that_name_no_file_hold_nothing_up(tmp_path: Path, line: st
 
 
 def key_of(folder: Path, **values: Any) -> Path:
-    plan = environments._plan(folder, replace(settings(), **values))
+    plan = venvs._plan(folder, replace(settings(), **values))
     assert plan is not None
     return plan.folder
 
@@ -274,7 +274,7 @@ def test_building_runs_no_module_of_the_archive(tmp_path: Path, name: str, monke
     witness = tmp_path / "witness"
     (folder / name).write_text(f"open({str(witness)!r}, 'w').close()\n")
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    assert environments.ensure(folder, model="m", settings=settings()) is not None
+    assert venvs.ensure(folder, model="m", settings=settings()) is not None
     assert not witness.exists()
 
 
@@ -291,7 +291,7 @@ def test_a_build_sees_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -
         "LD_PRELOAD": "/archive/evil.so",
         "DB_PASSWORD": "secret",
     }
-    passed = environments.build_environment(given, "HOM.")
+    passed = venvs.build_environment(given, "HOM.")
     assert sorted(passed) == ["LC_ALL", "PATH", "PIP_INDEX_URL", "https_proxy"]
 
 
@@ -299,7 +299,7 @@ def test_a_build_sees_no_secret_of_the_server(monkeypatch: pytest.MonkeyPatch) -
 def test_an_operator_can_refuse_environments(tmp_path: Path, config: str) -> None:
     folder = archive(tmp_path / "a", config=config)
     with pytest.raises(BadRequest, match="zts_requirements=refuse"):
-        environments.ensure(folder, model="m", settings=replace(settings(), requirements="refuse"))
+        venvs.ensure(folder, model="m", settings=replace(settings(), requirements="refuse"))
     assert not (tmp_path / "cache").exists()
 
 

@@ -16,9 +16,9 @@ import pytest
 from zts.archive import clone
 from zts.errors import BadArchive
 from zts.settings import Endpoints, Settings
-from zts.workers import model_folders
-from zts.workers.model_folders import ModelFolders
-from zts.workers.store import ModelStore, Prepared
+from zts.workers.node import model_folders
+from zts.workers.node.model_folders import ModelFolders
+from zts.workers.node.store import ModelStore, Prepared
 
 MANIFEST = '{"model": {"modelName": "m", "modelVersion": "1.0", "handler": "h.py"}}'
 GOOD = {"h.py": "def handle(data, context): return data", "MAR-INF/MANIFEST.json": MANIFEST, "sub/deep/empty": ""}

@@ -17,9 +17,9 @@ import pytest
 from tests.ports import free_port
 from zts.errors import DownloadFailed, ModelNotFound, ServerError, ZtsError
 from zts.settings import Endpoints, Settings
-from zts.workers.download import download
-from zts.workers.source_rules import is_url
-from zts.workers.store import ModelStore, Prepared
+from zts.workers.node.download import download
+from zts.workers.node.source_rules import is_url
+from zts.workers.node.store import ModelStore, Prepared
 
 MANIFEST = '{"model": {"modelName": "%s", "modelVersion": "1.0", "handler": "h.py"}}'
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_fetched_leaves_nothing_behind(
 def test_a_server_that_is_silent_refuses_or_speaks_no_tls_is_named(
     web: tuple[str, Path], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zts.workers.download._SILENCE_S", 0.1)
+    monkeypatch.setattr("zts.workers.node.download._SILENCE_S", 0.1)
     with pytest.raises(DownloadFailed, match=r"Cause: nothing came for 0\.1 s$"):
         download(f"{web[0]}/silent.mar", store, ALL)
     monkeypatch.undo()
@@ -167,7 +167,7 @@ def test_a_full_store_is_named_whether_or_not_the_length_is_known(
     def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("zts.workers.download._copy", full)
+    monkeypatch.setattr("zts.workers.node.download._copy", full)
     with pytest.raises(DownloadFailed, match=r"Cause: No space left on device$"):
         download(f"file://{web[1]}/m.mar", store, ALL)
     assert list(store.iterdir()) == []
@@ -201,7 +201,7 @@ def test_size_and_time_have_limits(web: tuple[str, Path], store: Path) -> None:
 def test_a_slow_download_is_waited_for_and_a_silent_one_is_given_up(
     web: tuple[str, Path], store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zts.workers.download._SILENCE_S", 2.0)
+    monkeypatch.setattr("zts.workers.node.download._SILENCE_S", 2.0)
     assert download(f"{web[0]}/slow.mar", store, ALL).read_bytes() == b"xxxxx"  # in 2.5 seconds
     with pytest.raises(DownloadFailed, match="nothing came for 2 s"):
         download(f"{web[0]}/slower.mar", store, ALL)
@@ -338,12 +338,12 @@ def test_what_the_operator_wrote_is_taken_at_its_word_and_the_same_of_a_request_
 def test_limits_of_size_are_for_what_callers_let_fetch(
     web: tuple[str, Path], store: Path, ask: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zts.workers.store.MAX_TOTAL_BYTES", 10)
+    monkeypatch.setattr("zts.workers.node.store.MAX_TOTAL_BYTES", 10)
     archive(store / "own.mar")
     assert ask(url="own.mar").error is None
     refused = ask(url=f"{web[0]}/m.mar", model_name="fetched").error
     assert refused.public_message.endswith("its content is larger than 10 bytes")
-    monkeypatch.setattr("zts.workers.store.MAX_ARCHIVE_BYTES", 10)
+    monkeypatch.setattr("zts.workers.node.store.MAX_ARCHIVE_BYTES", 10)
     assert "at most 10 are fetched" in ask(url=f"{web[0]}/m.mar", model_name="fetched").error.public_message
     for said in ("at_startup", "by_operator"):
         prepared = ask(url=f"{web[0]}/m.mar", model_name="fetched", **{said: True})

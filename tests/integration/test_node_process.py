@@ -19,12 +19,12 @@ import pytest
 import zmq
 
 from zts.archive import PackOrder, pack_archive
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.stopping import SAME_WISH_S
 from zts.wire import codec
 from zts.wire import messages as m
-from zts.workers.node import Node
+from zts.workers.node.main import Node
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 
 WAIT_S = 20.0

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from zts.workers import order_threads
-from zts.workers.order_threads import OrderThreads
+from zts.workers.node import order_threads
+from zts.workers.node.order_threads import OrderThreads
 
 
 class Notes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from zts.client.addresses import default_endpoints
-from zts.config import control_endpoint
+from zts.config.resolve import control_endpoint
 from zts.errors import ConfigError
 from zts.ownership import check_ours, is_our_file, make_private_folder
 from zts.supervisor.instance import Instance, find_instance

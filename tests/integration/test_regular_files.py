@@ -22,11 +22,11 @@ from zts.archive.unpack import unpack
 from zts.broker.journal import Journal
 from zts.broker.sockets import open_sockets
 from zts.client.tokens import inference_token
-from zts.config import read_settings_file
-from zts.config_files import read_config_file as read_properties
-from zts.http.addresses import bind_all
-from zts.http.tls import server_context
-from zts.http.tokens import KEY_FILE, KeyFile
+from zts.config.files import read_config_file as read_properties
+from zts.config.resolve import read_settings_file
+from zts.http.auth import KEY_FILE, KeyFile
+from zts.http.listen.addresses import bind_all
+from zts.http.listen.tls import server_context
 from zts.metrics.definition_file import load_definitions
 from zts.regular_file import NotRegular, open_regular, open_to_append, read_regular, read_text
 from zts.settings import Endpoints, Settings
@@ -34,7 +34,7 @@ from zts.supervisor import snapshot_writer
 from zts.supervisor.instance import Instance
 from zts.supervisor.processes import open_console_file
 from zts.supervisor.snapshot_writer import SnapshotWriter
-from zts.workers.brief_command import run_briefly
+from zts.workers.node.brief_command import run_briefly
 
 LONG_S = 60.0
 WHY = "it is a named pipe, not a regular file"

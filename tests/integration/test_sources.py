@@ -24,9 +24,9 @@ from zts.errors import DownloadFailed, ModelNotFound, ZtsError
 from zts.regular_file import NotRegular, open_regular
 from zts.settings import Endpoints, Settings
 from zts.supervisor.startup_models import startup_models
-from zts.workers import download as downloads
-from zts.workers.download import download
-from zts.workers.store import ModelStore, Prepared
+from zts.workers.node import download as downloads
+from zts.workers.node.download import download
+from zts.workers.node.store import ModelStore, Prepared
 
 MANIFEST = {"modelName": "m", "modelVersion": "1.0", "handler": "h.py"}
 
@@ -405,9 +405,9 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of two seconds in the place of minutes."""
-    monkeypatch.setattr("zts.workers.pace._WINDOW_S", 2.0)
-    monkeypatch.setattr("zts.workers.pace._HEAD_S", 2.0)
-    monkeypatch.setattr("zts.workers.pace.LOOK_S", 0.2)
+    monkeypatch.setattr("zts.workers.node.pace._WINDOW_S", 2.0)
+    monkeypatch.setattr("zts.workers.node.pace._HEAD_S", 2.0)
+    monkeypatch.setattr("zts.workers.node.pace.LOOK_S", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_a_name_that_is_not_looked_up_in_time_is_given_up(tmp_path: Path, monkey
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", waits)
-    monkeypatch.setattr("zts.workers.web_source._LOOK_UP_S", 0.1)
+    monkeypatch.setattr("zts.workers.node.web_source._LOOK_UP_S", 0.1)
     with pytest.raises(DownloadFailed, match=r"the name of the host was not found within 0\.1 s"):
         download("http://slow.example/m.mar", tmp_path, ("http://.*",))
     over.set()

@@ -11,11 +11,11 @@ import zmq
 
 from zts.broker.sockets import open_sockets
 from zts.client.connection import Connection
-from zts.http.channel import Channel
+from zts.http.link.channel import Channel
 from zts.keepalive import keep_alive
 from zts.settings import Endpoints
-from zts.workers.data_socket import DataSocket
-from zts.workers.node_link import BrokerLink
+from zts.workers.node.broker_session import BrokerLink
+from zts.workers.runtime.data_socket import DataSocket
 
 NOWHERE = "tcp://127.0.0.1:1"
 

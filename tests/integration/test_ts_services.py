@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.integration.handler_archives import restored_process, write_archive
-from zts.workers.import_path import TS_FOLDER
+from zts.workers.handler.import_path import TS_FOLDER
 
 BATCH = [
     {

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from zts.clock import monotonic
-from zts.workers.data_socket import DataSocket
+from zts.workers.runtime.data_socket import DataSocket
 
 WAIT_S = 20.0
 

@@ -223,7 +223,7 @@ def test_every_command_has_help_without_loading_torch() -> None:
         "import sys, io, contextlib\nfrom zts.cli.main import COMMANDS, main\n"
         "import importlib\n"
         "[importlib.import_module(f'zts.cli.{name}') for name in COMMANDS]\n"
-        "import zts.broker.main, zts.http.main, zts.workers.node, zts.workers.main, zts.client.sync, zts.client.aio\n"
+        "import zts.broker.main, zts.http.main, zts.workers.node.main, zts.workers.runtime.main, zts.client.sync, zts.client.aio\n"
         "bad = {'torch', 'numpy', 'PIL'} & set(sys.modules)\nprint(sorted(bad))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
@@ -241,7 +241,12 @@ def test_a_built_wheel_holds_broker_and_workers(tmp_path: Path) -> None:
     )  # fmt: skip
     (wheel,) = tmp_path.glob("zts-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"zts/broker/scheduler.py", "zts/workers/core.py", "zts/wire/PROTOCOL.md", "zts/py.typed"} <= names
+    assert {
+        "zts/broker/scheduling/scheduler.py",
+        "zts/workers/runtime/compute_core.py",
+        "zts/wire/PROTOCOL.md",
+        "zts/py.typed",
+    } <= names
     assert not any(name.startswith(("broker/", "workers/", "tests/")) for name in names)
 
 

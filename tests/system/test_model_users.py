@@ -68,7 +68,7 @@ def interpreter() -> tuple[str, str]:
     system = shutil.which(f"python3.{sys.version_info.minor}", path="/usr/local/bin:/usr/bin")
     for python in filter(None, (sys.executable, system)):
         with contextlib.suppress(OSError):
-            command = [python, "-P", "-c", "import zts.workers.main"]
+            command = [python, "-P", "-c", "import zts.workers.runtime.main"]
             env = {"PYTHONPATH": path, "HOME": "/nonexistent"}
             if (
                 subprocess.run(command, env=env, cwd="/", capture_output=True, check=False, **as_user(ALICE)).returncode
@@ -345,7 +345,7 @@ def test_all_that_is_in_the_runtime_folder_is_closed_to_those_who_may_enter_it(
 def test_only_root_can_have_workers_of_other_users() -> None:
     python, path = interpreter()
     code = (
-        "from zts.registry import ModelSpec\nfrom zts.workers.model_users import account_of\n"
+        "from zts.model_spec import ModelSpec\nfrom zts.workers.node.model_users import account_of\n"
         "def of(user): return account_of(ModelSpec(name='m', version='1', user=user))\n"
         "print(of('65001:65001'))\nof('65002:65002')"
     )

@@ -18,15 +18,33 @@ from tests.unit.test_layers import MODULES
 # Modules whose code runs in an HTTP server, a broker, a node agent or a supervisor, or reads files for them.
 LOOPS = (
     *("zts.http", "zts.http.*", "zts.broker", "zts.broker.*", "zts.supervisor", "zts.supervisor.*"),
-    *("zts.workers.node", "zts.workers.node_link", "zts.workers.node_metrics", "zts.workers.agent"),
-    *("zts.workers.agent_events", "zts.workers.placement", "zts.workers.presence", "zts.workers.processes"),
-    *("zts.workers.line_reader", "zts.workers.figures", "zts.workers.host_metrics", "zts.workers.environments"),
-    *("zts.workers.requirements", "zts.workers.model_folders", "zts.workers.brief_command"),
+    *("zts.workers.node.main", "zts.workers.node.broker_session", "zts.workers.node.metrics", "zts.workers.node.agent"),
+    *(
+        "zts.workers.node.events",
+        "zts.workers.node.placement",
+        "zts.workers.runtime.presence",
+        "zts.workers.node.processes",
+    ),
+    *(
+        "zts.workers.node.line_reader",
+        "zts.workers.node.gpus",
+        "zts.workers.node.host_metrics",
+        "zts.workers.node.venvs",
+    ),
+    *("zts.workers.node.requirements", "zts.workers.node.model_folders", "zts.workers.node.brief_command"),
     *("zts.wire", "zts.wire.*", "zts.metrics", "zts.metrics.*", "zts.archive.manifest", "zts.archive.model_config"),
     *("zts.archive.content", "zts.archive.clone", "zts.archive.spec"),
-    *("zts.logs", "zts.outlet", "zts.regular_file", "zts.ownership", "zts.config", "zts.config_*", "zts.properties"),
-    *("zts.snapshots", "zts.signals", "zts.descriptors", "zts.garbage", "zts.allocator", "zts.keepalive"),
-    *("zts.stopping", "zts.bodies", "zts.inflight", "zts.clock", "zts.backoff", "zts.client.tokens"),
+    *(
+        "zts.logs",
+        "zts.outlet",
+        "zts.regular_file",
+        "zts.ownership",
+        "zts.config",
+        "zts.config_*",
+        "zts.config.properties",
+    ),
+    *("zts.config.snapshots", "zts.signals", "zts.descriptors", "zts.garbage", "zts.allocator", "zts.keepalive"),
+    *("zts.stopping", "zts.http.torchserve_json", "zts.inflight", "zts.clock", "zts.backoff", "zts.client.tokens"),
 )
 
 # Names of functions and methods that may wait, however they are reached.
@@ -54,33 +72,33 @@ zts.broker.worker_key:read_or_make_key:os.open
     at the start, before the loop; makes a new file in the private runtime folder, exclusively
 zts.broker.sockets:_free_ipc_path:probe.connect
     at the start, before the loop, and for a second at most
-zts.http.addresses:_is_served:probe.connect
+zts.http.listen.addresses:_is_served:probe.connect
     at the start, before the loop, and for a second at most
-zts.http.certificates:_openssl:subprocess.run
+zts.http.listen.certificates:_openssl:subprocess.run
     at the start, before the loop, with a time limit; the program computes and waits for nothing
-zts.http.channel:Channel.__init__:self._socket.connect
+zts.http.link.channel:Channel.__init__:self._socket.connect
     a ZeroMQ socket connects in ZeroMQ's own thread, to numeric or ipc addresses
-zts.http.fast_server:FastServer.stop:task.result
+zts.http.http1.server:FastServer.stop:task.result
     the task is done: it was asked before
-zts.http.fast_server:_close_when_listening:task.result
+zts.http.http1.server:_close_when_listening:task.result
     called when the task is done
 zts.http.main:HttpService._write_addresses:os.open
     at the start; makes a new file in the private runtime folder, exclusively
 zts.http.main:_open_broker:EmbeddedBroker.open
     no file: it binds the broker's sockets
-zts.http.tls:_load_pair:context.load_cert_chain
+zts.http.listen.tls:_load_pair:context.load_cert_chain
     at the start, before the loop, from memory: what was read as regular files
-zts.http.tls:_load_pem:context.load_cert_chain
+zts.http.listen.tls:_load_pem:context.load_cert_chain
     at the start, before the loop, from memory
-zts.http.tls:_self_signed_pem:os.open
+zts.http.listen.tls:_self_signed_pem:os.open
     at the start, before the loop; makes a new file in the private runtime folder, exclusively
-zts.http.tokens:_locked:fcntl.flock
+zts.http.auth:_locked:fcntl.flock
     never waits (LOCK_NB), and in a thread of asyncio's
-zts.http.tokens:_locked:os.open
+zts.http.auth:_locked:os.open
     a file of the private runtime folder, and in a thread of asyncio's
-zts.http.tokens:_locked:select.select
+zts.http.auth:_locked:select.select
     a pause in a thread of asyncio's, two seconds in all at most
-zts.http.tokens:_replace_file:os.open
+zts.http.auth:_replace_file:os.open
     makes a new file, exclusively; in a thread of asyncio's or at the start
 zts.logs:RotatingFileHandler._open.opener:os.open
     O_NONBLOCK: a pipe without a reader is an error, and lines are lost
@@ -154,55 +172,55 @@ zts.supervisor.stop:_find:select.select
     the command zts stop: a pause
 zts.supervisor.stop:_wait:select.select
     the command zts stop: a pause
-zts.workers.brief_command:run_briefly:subprocess.Popen
+zts.workers.node.brief_command:run_briefly:subprocess.Popen
     in a thread of the node agent's or at its start; killed at its time limit
-zts.workers.brief_command:run_briefly:process.wait
+zts.workers.node.brief_command:run_briefly:process.wait
     for a second at most, after SIGKILL
-zts.workers.environments:_build:shutil.rmtree
+zts.workers.node.venvs:_build:shutil.rmtree
     in a store thread, in the user's own cache folder
-zts.workers.environments:_build_venv:Path(plan.environment().site_dir, '_zts_server.pth').write_text
+zts.workers.node.venvs:_build_venv:Path(plan.environment().site_dir, '_zts_server.pth').write_text
     in a store thread, in a folder just made
-zts.workers.environments:_locked:fcntl.flock
+zts.workers.node.venvs:_locked:fcntl.flock
     never waits (LOCK_NB), and in a store thread
-zts.workers.environments:_locked:select.select
+zts.workers.node.venvs:_locked:select.select
     a pause in a store thread, with a deadline
-zts.workers.environments:_run:process.wait
+zts.workers.node.venvs:_run:process.wait
     in a store thread; a timer kills the process group
-zts.workers.environments:_run:subprocess.Popen
+zts.workers.node.venvs:_run:subprocess.Popen
     in a store thread; a timer kills the process group
-zts.workers.figures:_by_driver:(folder / 'information').read_text
+zts.workers.node.gpus:_by_driver:(folder / 'information').read_text
     at the start, before the loop, a file of the kernel's
-zts.workers.figures:_by_nvidia_smi:run_briefly
+zts.workers.node.gpus:_by_nvidia_smi:run_briefly
     at the start, before the loop, for ten seconds at most
-zts.workers.figures:oom_kills:Path(f'/proc/{pid}/cgroup').read_text
+zts.workers.node.gpus:oom_kills:Path(f'/proc/{pid}/cgroup').read_text
     a file of the kernel's
-zts.workers.figures:oom_kills:file.read_text
+zts.workers.node.gpus:oom_kills:file.read_text
     a file of the kernel's
-zts.workers.host_metrics:HostMetrics._run:self._stopped.wait
+zts.workers.node.host_metrics:HostMetrics._run:self._stopped.wait
     in a thread of its own
-zts.workers.host_metrics:_gpu_measurements:run_briefly
+zts.workers.node.host_metrics:_gpu_measurements:run_briefly
     in a thread of its own, with a time limit
-zts.workers.host_metrics:built_in_measurements:shutil.disk_usage
+zts.workers.node.host_metrics:built_in_measurements:shutil.disk_usage
     in a thread of its own, so that a disk that hangs costs metrics only
-zts.workers.host_metrics:command_measurements:run_briefly
+zts.workers.node.host_metrics:command_measurements:run_briefly
     in a thread of its own, with a time limit
-zts.workers.model_folders:ModelFolders.__init__:fcntl.flock
+zts.workers.node.model_folders:ModelFolders.__init__:fcntl.flock
     at the start, before the loop; never waits (LOCK_NB)
-zts.workers.model_folders:ModelFolders.__init__:os.open
+zts.workers.node.model_folders:ModelFolders.__init__:os.open
     at the start, before the loop; makes a new file in the private runtime folder
-zts.workers.model_folders:ModelFolders._fill:(self._cache / f'{key}{_ORIGIN}').write_text
+zts.workers.node.model_folders:ModelFolders._fill:(self._cache / f'{key}{_ORIGIN}').write_text
     in a store thread, in the private runtime folder
-zts.workers.model_folders:ModelFolders._sweep_agent:fcntl.flock
+zts.workers.node.model_folders:ModelFolders._sweep_agent:fcntl.flock
     never waits (LOCK_NB), and in a store thread
-zts.workers.model_folders:_remove_tree:os.walk
+zts.workers.node.model_folders:_remove_tree:os.walk
     in a store thread, or at the end; in the private runtime folder
-zts.workers.model_folders:_remove_tree:shutil.rmtree
+zts.workers.node.model_folders:_remove_tree:shutil.rmtree
     in a store thread, or at the end; in the private runtime folder
-zts.workers.node_link:BrokerLink.__init__:self.socket.connect
+zts.workers.node.broker_session:BrokerLink.__init__:self.socket.connect
     a ZeroMQ socket connects in ZeroMQ's own thread, to numeric or ipc addresses
-zts.workers.processes:Processes.kill_all:process.popen.wait
+zts.workers.node.processes:Processes.kill_all:process.popen.wait
     at the end, after the loop, with a time limit, after SIGKILL
-zts.workers.processes:Processes.start:subprocess.Popen
+zts.workers.node.processes:Processes.start:subprocess.Popen
     waits until the worker's Python is loaded: the kernel ties its life to this thread
 """
 

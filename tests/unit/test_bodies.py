@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from zts import bodies
 from zts.errors import ModelNotFound
+from zts.http import torchserve_json
 
 RECORD: dict[str, Any] = {
     "name": "noop",
@@ -46,7 +46,7 @@ RECORD: dict[str, Any] = {
 
 
 def test_describe_has_torchserves_fields_in_order_and_pretty_form() -> None:
-    text = bodies.describe_body([RECORD]).decode()
+    text = torchserve_json.describe_body([RECORD]).decode()
     expected = """[
   {
     "modelName": "noop",
@@ -98,12 +98,12 @@ def test_describe_has_torchserves_fields_in_order_and_pretty_form() -> None:
 
 
 def test_describe_of_a_learnt_window_shows_the_default_and_says_so() -> None:
-    (model,) = json.loads(bodies.describe_body([{**RECORD, "max_batch_delay_ms": None}]))
+    (model,) = json.loads(torchserve_json.describe_body([{**RECORD, "max_batch_delay_ms": None}]))
     assert (model["maxBatchDelay"], model["batchPolicy"]) == (100, "adaptive")
 
 
 def test_device_ids_follow_the_device_type() -> None:
-    (model,) = json.loads(bodies.describe_body([{**RECORD, "device_type": "gpu", "device_ids": [0, 2]}]))
+    (model,) = json.loads(torchserve_json.describe_body([{**RECORD, "device_type": "gpu", "device_ids": [0, 2]}]))
     names = list(model)
     assert names[names.index("deviceType") + 1] == "deviceIds"
     assert (model["deviceType"], model["deviceIds"]) == ("gpu", [0, 2])
@@ -112,7 +112,7 @@ def test_device_ids_follow_the_device_type() -> None:
 @pytest.mark.parametrize("state", ["starting", "loading", "draining", "failed", "lost", "broken"])
 def test_a_worker_that_does_not_serve_is_unloading_and_tells_its_state(state: str) -> None:
     worker = {**RECORD["workers"][0], "state": state, "pid": None, "started_at": None, "reason": "why"}
-    (model,) = json.loads(bodies.describe_body([{**RECORD, "workers": [worker]}]))
+    (model,) = json.loads(torchserve_json.describe_body([{**RECORD, "workers": [worker]}]))
     assert model["workers"][0] == {
         "id": "9000",
         "startTime": "1970-01-01T00:00:00.000Z",
@@ -128,24 +128,24 @@ def test_a_worker_that_does_not_serve_is_unloading_and_tells_its_state(state: st
 
 def test_a_worker_on_a_gpu_makes_the_model_a_gpu_one() -> None:
     worker = {**RECORD["workers"][0], "gpu_id": 1}
-    (model,) = json.loads(bodies.describe_body([{**RECORD, "workers": [worker]}]))
+    (model,) = json.loads(torchserve_json.describe_body([{**RECORD, "workers": [worker]}]))
     assert model["deviceType"] == "gpu"
     assert (model["workers"][0]["gpu"], model["workers"][0]["gpuUsage"]) == (True, "gpuId::1")
 
 
 def test_queue_never_shows_negative_room() -> None:
-    (model,) = json.loads(bodies.describe_body([{**RECORD, "pending_jobs": 120}]))
+    (model,) = json.loads(torchserve_json.describe_body([{**RECORD, "pending_jobs": 120}]))
     assert model["jobQueueStatus"] == {"remainingCapacity": 0, "pendingRequests": 120}
 
 
 def test_error_body_is_exact() -> None:
-    assert bodies.error_of(ModelNotFound("Model not found: <zzz> é")).decode() == (
+    assert torchserve_json.error_of(ModelNotFound("Model not found: <zzz> é")).decode() == (
         '{\n  "code": 404,\n  "type": "ModelNotFoundException",\n  "message": "Model not found: <zzz> é"\n}\n'
     )
 
 
 def test_empty_list_is_exact() -> None:
-    assert bodies.list_body([], None, 0) == b'{\n  "models": []\n}\n'
+    assert torchserve_json.list_body([], None, 0) == b'{\n  "models": []\n}\n'
 
 
 @pytest.mark.parametrize(
@@ -165,17 +165,17 @@ def test_empty_list_is_exact() -> None:
 )
 def test_paging(limit: int | None, token: int, names: int, following: str | None) -> None:
     models = [{"name": f"m{n:03}", "url": "u"} for n in range(150)]
-    body = json.loads(bodies.list_body(models, limit, token))
+    body = json.loads(torchserve_json.list_body(models, limit, token))
     assert len(body["models"]) == names
     assert body.get("nextPageToken") == following
 
 
 def test_no_worker_text_names_the_version_only_if_the_url_did() -> None:
-    text = bodies.no_worker_text("x", "", "All 2 workers failed.")
+    text = torchserve_json.no_worker_text("x", "", "All 2 workers failed.")
     assert text == (
         'Model "x" has no worker to serve inference request. Please use scale workers API to add workers. '
         "If this is a sequence inference, please check if it is closed, or expired; "
         "or exceeds maxSequenceJobQueueSize. All 2 workers failed."
     )
-    assert bodies.no_worker_text("x", "1.0", "").startswith('Model "x" Version 1.0 has no worker')
-    assert bodies.no_worker_text("x", "1.0", "").endswith("maxSequenceJobQueueSize")
+    assert torchserve_json.no_worker_text("x", "1.0", "").startswith('Model "x" Version 1.0 has no worker')
+    assert torchserve_json.no_worker_text("x", "1.0", "").endswith("maxSequenceJobQueueSize")

@@ -23,22 +23,22 @@ from zts.archive.unpack import identity
 from zts.client import jobs as client_jobs
 from zts.client.jobs import Templates
 from zts.errors import BadRequest
-from zts.http import inference
-from zts.http.fast_head import BadMessage
-from zts.http.fast_limits import Limits
-from zts.http.fast_server import FastServer
+from zts.http.api import inference
+from zts.http.http1.head import BadMessage
+from zts.http.http1.limits import Limits
+from zts.http.http1.server import FastServer
 from zts.wire.heads import JobHead, ResultHead, pack_result_head, unpack_job_head, unpack_result_head
-from zts.workers import answers, json_text
+from zts.workers.handler import json_text, results
 
 NAMES = re.compile(r"_?(cache|caches|cached|memo|memos|known|heads|templates|second)")
 # Python's own parameter of __deepcopy__, records of what is there, and names of handlers' API (TorchServe's).
 NO_CACHES = {
-    "zts.workers.metric_cache:cache": "TorchServe's name for the registry of a handler's metrics",
-    "zts.workers.metrics:cache": "the same",
+    "zts.workers.handler.metric_cache:cache": "TorchServe's name for the registry of a handler's metrics",
+    "zts.workers.handler.metrics:cache": "the same",
     "zts.workers.ts_compat.old_metrics:cache": "the same",
-    "zts.workers.core:_second": "the batch that is prefetched",
-    "zts.http.inference:memo": "where the plan is put into the head that it was made of, see fast_head",
-    "zts.workers.model_users:_known": "the users that were admitted: a record",
+    "zts.workers.runtime.compute_core:_second": "the batch that is prefetched",
+    "zts.http.api.inference:memo": "where the plan is put into the head that it was made of, see fast_head",
+    "zts.workers.node.model_users:_known": "the users that were admitted: a record",
     "zts.yaml_text:_known": "parts of one text that were counted, while it is read",
     "zts.client.sync:_templates": "the one of zts.client.jobs",
     "zts.client.aio:_templates": "the same",
@@ -46,19 +46,19 @@ NO_CACHES = {
 }
 # module:name → what the value depends on, and the test that changes it.
 CACHES = {
-    "zts.http.fast_server:heads": (
+    "zts.http.http1.server:heads": (
         "the bytes of a request's head, and this server's limits: a cache for each server",
         "test_a_known_head_does_not_hide_the_limits_of_another_server",
     ),
-    "zts.http.fast_head:memo": (
+    "zts.http.http1.head:memo": (
         "all of the head, request line included; a plan that the body has a say in is not kept",
         "test_a_plan_depends_on_each_part_of_the_head",
     ),
-    "zts.http.quick:templates": (
+    "zts.http.fast_path:templates": (
         "status, packed head and length of a result; CORS of its address. Errors, which name the model, are not kept",
         "test_an_answers_head_depends_on_status_head_and_length",
     ),
-    "zts.http.inference:_read_head": ("the packed head", "test_heads_of_results_are_read_by_all_their_bytes"),
+    "zts.http.api.inference:_read_head": ("the packed head", "test_heads_of_results_are_read_by_all_their_bytes"),
     "zts.client.jobs:_short_head()": ("the packed head", "test_heads_of_results_are_read_by_all_their_bytes"),
     "zts.client.jobs:_known": (
         "model and options; calls with headers are not kept",
@@ -72,17 +72,20 @@ CACHES = {
         "what is in front of the request id and what is behind it",
         "test_a_malformed_head_is_refused_whatever_was_read_before",
     ),
-    "zts.workers.answers:_content_type_head()": ("the content type", "test_heads_of_answers_depend_on_all_they_say"),
-    "zts.workers.answers:_typed_head()": (
+    "zts.workers.handler.results:_content_type_head()": (
+        "the content type",
+        "test_heads_of_answers_depend_on_all_they_say",
+    ),
+    "zts.workers.handler.results:_typed_head()": (
         "kind, dtype and shape; only for answers without headers and reason",
         "test_heads_of_answers_depend_on_all_they_say",
     ),
-    "zts.workers.json_text:_encoder()": ("the depth", "test_the_encoder_depends_on_the_depth"),
-    "zts.workers.model_folders:_cache": (
+    "zts.workers.handler.json_text:_encoder()": ("the depth", "test_the_encoder_depends_on_the_depth"),
+    "zts.workers.node.model_folders:_cache": (
         "path, size, times, inode and device of the archive",
         "test_an_archives_identity_covers_a_change_in_place",
     ),
-    "zts.workers.model_folders:_cached": (
+    "zts.workers.node.model_folders:_cached": (
         "which of them a folder was cloned from: a record, never looked up by content",
         "test_an_archives_identity_covers_a_change_in_place",
     ),
@@ -221,10 +224,10 @@ def test_heads_of_answers_depend_on_all_they_say() -> None:
     for _ in range(2):
         typed = [("array", "<f4", (2, 3)), ("array", "<f4", (3, 2)), ("array", "<f8", (2, 3)), ("bytes", "", ())]
         for encoding, dtype, shape in typed:
-            head = unpack_result_head(answers._typed_head(encoding, dtype, shape))
+            head = unpack_result_head(results._typed_head(encoding, dtype, shape))
             assert (head.encoding, head.dtype, head.shape) == (encoding, dtype, shape)
         for content_type in ("a/b", "a/c", ""):
-            assert unpack_result_head(answers._content_type_head(content_type)).content_type == content_type
+            assert unpack_result_head(results._content_type_head(content_type)).content_type == content_type
 
 
 def test_the_encoder_depends_on_the_depth() -> None:

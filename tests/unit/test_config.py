@@ -11,10 +11,10 @@ import pytest
 
 from zts.cli.config import explained
 from zts.cli.main import Parser, main
-from zts.config import add_server_arguments, check_ipc_path, load_settings, resolve
-from zts.config_keys import JAVA, KEYS, LATER, META, convert, nearest_key
+from zts.config.keys import JAVA, KEYS, LATER, META, convert, nearest_key
+from zts.config.properties import fill_variables, parse_properties
+from zts.config.resolve import add_server_arguments, check_ipc_path, load_settings, resolve
 from zts.errors import ConfigError
-from zts.properties import fill_variables, parse_properties
 from zts.settings import Endpoints, Settings
 
 ENV = "enable_envvars_config=true\n"

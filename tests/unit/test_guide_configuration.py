@@ -16,9 +16,9 @@ from zts.archive import model_config
 from zts.archive.spec import read_model
 from zts.cli.config import explained
 from zts.cli.main import COMMANDS, Parser
-from zts.config import _FLAG_KEYS, _SWITCHES, add_server_arguments, default_runtime_dir, resolve
-from zts.config_keys import JAVA, KEYS, LATER, META
-from zts.http import api_description
+from zts.config.keys import JAVA, KEYS, LATER, META
+from zts.config.resolve import _FLAG_KEYS, _SWITCHES, add_server_arguments, default_runtime_dir, resolve
+from zts.http.api import description
 from zts.settings import Settings, default_http_processes
 
 ROOT = Path(__file__).parents[2]
@@ -207,7 +207,7 @@ def headers_read() -> Iterator[str]:
 
 
 def test_every_header_is_there() -> None:
-    described = {row["name"]: row["schema"].get("default") for row in api_description._OURS}
+    described = {row["name"]: row["schema"].get("default") for row in description._OURS}
     rows = table("Headers")
     assert rows.keys() == {*headers_read(), *described}
     assert {name for name, row in rows.items() if "`" in row[0]} == {name for name, value in described.items() if value}
@@ -217,7 +217,7 @@ def test_every_header_is_there() -> None:
 def test_parameters_of_management_are_there_with_their_defaults() -> None:
     text = sections()["Parameters of the management API"]
     documented = re.findall(r"^\| `(\w+)` \| (\S+) \|", text, re.MULTILINE)
-    described = [*api_description._REGISTER, *api_description._SCALE]
+    described = [*description._REGISTER, *description._SCALE]
     absent = object()
     wanted = [(row["name"], row["schema"].get("default", absent)) for row in described]
     assert documented == [(name, NONE if value is absent else shown(value)) for name, value in wanted]

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from zts.accounts import model_user_ids
-from zts.config_keys import convert
+from zts.config.keys import convert
 from zts.errors import BadRequest, ConfigError
 from zts.model_rights import LEAST_MEMORY_BYTES, allowed_memory, allowed_user, parse_size, parse_user
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from zts.bodies import customized_metadata, describe_body
 from zts.client.jobs import answer_value
-from zts.config_keys import convert
+from zts.config.keys import convert
 from zts.errors import BadRequest, ConfigError, RemoteProtocolError
+from zts.http.torchserve_json import customized_metadata, describe_body
 from zts.nesting import MAX_DEPTH, is_deeper, parsed_json
 from zts.wire import messages as m
 from zts.wire.codec import decode, encode

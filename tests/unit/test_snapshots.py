@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zts.errors import ConfigError
-from zts.properties import parse_properties, write_properties
-from zts.registry import ModelSpec
-from zts.snapshots import (
+from zts.config.properties import parse_properties, write_properties
+from zts.config.snapshots import (
     KEPT_SNAPSHOTS,
     check_model_snapshot,
     models_of_journal,
@@ -22,6 +20,8 @@ from zts.snapshots import (
     snapshot_name,
     snapshot_text,
 )
+from zts.errors import ConfigError
+from zts.model_spec import ModelSpec
 
 ENTRY = {"marName": "m.mar", "minWorkers": 1, "maxWorkers": 2, "batchSize": 4, "maxBatchDelay": 50}
 

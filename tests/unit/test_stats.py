@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zts.errors import RemoteProtocolError
-from zts.stats import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
+from zts.metrics.histogram import BATCH_SIZE_BOUNDS, SECONDS_BOUNDS, Histogram
 
 
 def test_bounds_belong_to_the_bucket_below() -> None:

@@ -73,7 +73,7 @@ def test_every_timer_is_in_the_list_with_its_value() -> None:
 
 
 def test_the_list_has_nothing_that_is_gone() -> None:
-    zeros = {("zts/registry.py", "ModelSpec.client_timeout_s")}  # 0 is "none", and the reader looks for it
+    zeros = {("zts/model_spec.py", "ModelSpec.client_timeout_s")}  # 0 is "none", and the reader looks for it
     assert in_the_list().keys() - in_the_code().keys() == zeros
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from zts.workers.context import Context
+from zts.workers.handler.context import Context
 from zts.workers.torch_handler.base_handler import BaseHandler
 
 __all__ = ["BaseDeepSpeedHandler", "BaseHandler", "Context"]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from zts.workers.answers import PredictionException
+from zts.workers.handler.results import PredictionException
 
 __all__ = ["Chain", "center_cropped", "classifier_transform", "resized", "to_rgb", "to_tensor"]
 

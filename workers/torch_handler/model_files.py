@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from zts.workers.entry_points import classes_of
+from zts.workers.handler.entry_points import classes_of
 from zts.workers.ts_compat.names import check_valid_pt2_backend
 from zts.workers.worker_log import log
 

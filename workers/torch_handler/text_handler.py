@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from zts.workers.answers import PredictionException
+from zts.workers.handler.results import PredictionException
 from zts.workers.torch_handler.base_handler import BaseHandler
 from zts.workers.ts_compat.contractions import CONTRACTION_MAP
 from zts.workers.ts_compat.names import CLEANUP_REGEX

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zts.workers.answers import PredictionException
+from zts.workers.handler.results import PredictionException
 from zts.workers.torch_handler.base_handler import BaseHandler, payload_of
 from zts.workers.torch_handler.image_transforms import Chain, to_tensor
 from zts.workers.ts_compat.timer import timed

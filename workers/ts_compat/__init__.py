@@ -18,8 +18,8 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any, Final
 
-from zts.workers.context import SERVER_VERSION
-from zts.workers.import_path import TS_FOLDER, own_imports, show_ts
+from zts.workers.handler.context import SERVER_VERSION
+from zts.workers.handler.import_path import TS_FOLDER, own_imports, show_ts
 from zts.workers.ts_compat.missing import MISSING, missing_error
 
 __all__ = ["connect", "import_built_in", "install"]
@@ -31,7 +31,7 @@ _COMPAT = "zts.workers.ts_compat"
 _ALIASES: Final = {
     "ts.arg_parser": f"{_COMPAT}.arg_parser",
     "ts.async_service": f"{_COMPAT}.async_service",
-    "ts.context": "zts.workers.context",
+    "ts.context": "zts.workers.handler.context",
     "ts.launcher": f"{_COMPAT}.launcher",
     "ts.model_loader": f"{_COMPAT}.model_loader",
     "ts.model_server": f"{_COMPAT}.model_server",
@@ -75,7 +75,7 @@ _ALIASES: Final = {
     "ts.torch_handler.text_classifier": f"{_TORCH}.text_classifier",
     "ts.torch_handler.densenet_handler": f"{_TORCH}.densenet_handler",
     **{
-        f"ts.torch_handler.request_envelope.{name}": "zts.workers.envelopes"
+        f"ts.torch_handler.request_envelope.{name}": "zts.workers.handler.envelopes"
         for name in ("base", "body", "json", "kserve", "kservev2")
     },
     "ts.torch_handler.unit_tests.models.base_model": f"{_COMPAT}.base_model",

@@ -1,6 +1,6 @@
 """``ts.async_service``: a coroutine as handler behind TorchServe's messages, several batches at the same time.
 
-zts's own workers have ``zts.workers.async_service``; this one is for code that drives a handler by itself.
+zts's own workers have ``zts.workers.handler.async_service``; this one is for code that drives a handler by itself.
 """
 
 from __future__ import annotations

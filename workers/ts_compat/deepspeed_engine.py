@@ -13,7 +13,7 @@ from typing import Any
 import deepspeed  # type: ignore[import-not-found, unused-ignore]
 
 from zts.errors import ConfigError
-from zts.workers.context import Context
+from zts.workers.handler.context import Context
 
 __all__ = ["Context", "create_checkpoints_json", "get_ds_engine"]
 

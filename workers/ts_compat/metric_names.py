@@ -7,7 +7,7 @@ from typing import Final
 
 import yaml
 
-from zts.workers.metric import (
+from zts.workers.handler.metric import (
     Dimension,
     Metric,
     MetricAbstract,
@@ -16,7 +16,7 @@ from zts.workers.metric import (
     MetricsCacheValueError,
     MetricTypes,
 )
-from zts.workers.metric_cache import MetricCacheAbstract
+from zts.workers.handler.metric_cache import MetricCacheAbstract
 from zts.workers.ts_compat.units import MetricUnit, Units
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zts.workers.metrics import Metrics
+from zts.workers.handler.metrics import Metrics
 from zts.workers.ts_compat.names import get_yaml_config
 from zts.workers.ts_compat.old_metrics import MetricsStore
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from zts.errors import DownloadFailed
-from zts.workers.import_path import TS_FOLDER
+from zts.workers.handler.import_path import TS_FOLDER
 
 __all__ = ["REPO_DIR", "copy_files", "download_model"]
 

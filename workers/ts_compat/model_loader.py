@@ -1,6 +1,6 @@
 """``ts.model_loader``: make a ``ts.service.Service`` of a folder with an unpacked archive.
 
-zts's own workers have ``zts.workers.loader``; this one is for code that loads a handler by itself.
+zts's own workers have ``zts.workers.handler.loader``; this one is for code that loads a handler by itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from zts.archive import read_config_file, read_manifest
-from zts.workers.entry_points import find_class, find_function, import_handler, parse_handler
-from zts.workers.envelopes import envelope_of
+from zts.workers.handler.entry_points import find_class, find_function, import_handler, parse_handler
+from zts.workers.handler.envelopes import envelope_of
 from zts.workers.ts_compat.names import list_classes_from_module
 from zts.workers.ts_compat.service import Service
 from zts.workers.ts_compat.yaml_cache import MetricsCacheYamlImpl

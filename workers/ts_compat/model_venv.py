@@ -1,6 +1,6 @@
 """``ts.utils.setup_model_venv``: a virtual environment that sees the server's packages, for a model of its own.
 
-The node agent makes the environments of ``useVenv`` itself (``zts/workers/environments.py``).
+The node agent makes the environments of ``useVenv`` itself (``zts/workers/node/venvs.py``).
 """
 
 from __future__ import annotations

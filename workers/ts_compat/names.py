@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from zts.workers.answers import PredictionException
-from zts.workers.entry_points import classes_of
+from zts.workers.handler.entry_points import classes_of
+from zts.workers.handler.results import PredictionException
 from zts.workers.worker_log import log
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from zts.clock import wall_time_s
 from zts.metrics.lines import expanded_unit
-from zts.workers.metric_cache import labels_of
+from zts.workers.handler.metric_cache import labels_of
 from zts.workers.ts_compat.metric_names import CachingMetric, Dimension, MetricTypes
 from zts.workers.ts_compat.units import MetricUnit, Units
 

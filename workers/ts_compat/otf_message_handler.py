@@ -13,9 +13,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from zts.workers.answers import STREAM_HEADER
-from zts.workers.json_text import dumps_indented
-from zts.workers.rows import decoded
+from zts.workers.handler.json_text import dumps_indented
+from zts.workers.handler.results import STREAM_HEADER
+from zts.workers.handler.rows import decoded
 from zts.workers.ts_compat import streaming
 from zts.workers.ts_compat.names import deprecated
 from zts.workers.worker_log import log

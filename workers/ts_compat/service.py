@@ -1,6 +1,6 @@
 """``ts.service``: a handler's entry point behind TorchServe's messages, and what else is imported from there.
 
-zts's own workers have ``zts.workers.service``; this one is for code that drives a handler by itself.
+zts's own workers have ``zts.workers.handler.service``; this one is for code that drives a handler by itself.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from zts.clock import monotonic
-from zts.workers.answers import PredictionException, failure_of, output_problem
-from zts.workers.context import SERVER_VERSION, Context, RequestProcessor
+from zts.workers.handler.context import SERVER_VERSION, Context, RequestProcessor
+from zts.workers.handler.results import PredictionException, failure_of, output_problem
 from zts.workers.ts_compat.names import get_yaml_config
 from zts.workers.ts_compat.otf_message_handler import create_predict_response
 

@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import Any
 
-from zts.workers.context import Context
+from zts.workers.handler.context import Context
 from zts.workers.worker_log import log
 
 __all__ = ["import_class", "send_intermediate_predict_response"]

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from zts.metrics.lines import Measurement
-from zts.workers.host_metrics import built_in_measurements
+from zts.workers.node.host_metrics import built_in_measurements
 from zts.workers.ts_compat.old_metrics import Dimension, Metric
 
 __all__ = [

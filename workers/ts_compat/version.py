@@ -2,8 +2,8 @@
 
 import os
 
-from zts.workers.context import SERVER_VERSION as __version__
-from zts.workers.import_path import TS_FOLDER
+from zts.workers.handler.context import SERVER_VERSION as __version__
+from zts.workers.handler.import_path import TS_FOLDER
 
 __all__ = ["__version__", "version_path"]
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import yaml
 
-from zts.workers.metric_cache import MetricCacheAbstract
-from zts.workers.metrics import Metrics
+from zts.workers.handler.metric_cache import MetricCacheAbstract
+from zts.workers.handler.metrics import Metrics
 from zts.workers.ts_compat import metric_names as merrors
 from zts.workers.ts_compat.metric_names import CachingMetric, Dimension, MetricAbstract, MetricTypes
 

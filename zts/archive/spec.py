@@ -18,7 +18,7 @@ from zts.archive.manifest import DEFAULT_VERSION, RUNTIMES, Manifest, read_manif
 from zts.archive.model_config import DEFAULT_CONFIG_FILE, ConfigKeys, read_config_file, take_keys, wire_form
 from zts.errors import BadArchive, BadRequest
 from zts.model_rights import allowed_memory, allowed_user, parse_size, parse_user
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Settings
 
 __all__ = ["read_model"]

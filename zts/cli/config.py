@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from zts.config import Resolved, add_server_arguments, resolve
-from zts.config_keys import KEYS
+from zts.config.keys import KEYS
+from zts.config.resolve import Resolved, add_server_arguments, resolve
 from zts.masking import masked
 from zts.settings import Settings
 

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from zts.config import add_server_arguments, load_settings
+from zts.config.resolve import add_server_arguments, load_settings
 from zts.logs import setup_logging
 
 __all__ = ["add_arguments", "run"]

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from zts.config import add_address_arguments, control_endpoint
+from zts.config.resolve import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable
 from zts.masking import masked, masked_records
 from zts.settings import REGISTRATION_LIMIT_S

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from zts.config import add_server_arguments, load_settings
+from zts.config.resolve import add_server_arguments, load_settings
 from zts.logs import setup_logging
 
 __all__ = ["add_arguments", "run"]
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until SIGTERM, then drain the workers; return the exit code."""
     from zts.supervisor.parent import die_with_parent
-    from zts.workers.node import run as run_node
+    from zts.workers.node.main import run as run_node
 
     die_with_parent()
     settings, warnings = load_settings(args, os.environ)

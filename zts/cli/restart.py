@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from zts.cli.stop import seconds
-from zts.config import add_server_arguments, resolve
+from zts.config.resolve import add_server_arguments, resolve
 from zts.supervisor.instance import find_instance
 from zts.supervisor.start import StartOptions, remembered_command, start
 from zts.supervisor.stop import stop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from zts.config import TORCHSERVE_OPTIONS, add_server_arguments, resolve
+from zts.config.resolve import TORCHSERVE_OPTIONS, add_server_arguments, resolve
 from zts.errors import ConfigError
 from zts.supervisor.start import StartOptions, remembered_command, start
 

@@ -7,7 +7,7 @@ import os
 
 from zts import __version__
 from zts.cli import start as start_command
-from zts.config import TORCHSERVE_OPTIONS, add_server_arguments
+from zts.config.resolve import TORCHSERVE_OPTIONS, add_server_arguments
 from zts.supervisor.instance import find_instance
 from zts.supervisor.stop import stop
 

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, show, call, show."""
-    from zts.workers.handler_process import set_up_output
-    from zts.workers.loader import LoadError, load_service
+    from zts.workers.handler.loader import LoadError, load_service
+    from zts.workers.runtime.handler_process import set_up_output
 
     body = _body(args.file)
     output = Path(args.output).absolute() if args.output else None
@@ -156,7 +156,7 @@ def _options(args: argparse.Namespace, scratch: Path) -> WorkerOptions:
 
 def _show_row(item: WorkItem) -> None:
     from zts.wire.heads import unpack_job_head
-    from zts.workers.rows import make_row
+    from zts.workers.handler.rows import make_row
 
     row, headers = make_row(unpack_job_head(item.head), item.body)
     print("the handler gets")

@@ -35,7 +35,7 @@ from zts.bench.tuning import (
     winner,
 )
 from zts.clock import monotonic
-from zts.config import add_address_arguments, control_endpoint
+from zts.config.resolve import add_address_arguments, control_endpoint
 from zts.errors import BrokerUnavailable, ClientError, ConfigError, ModelNotFound, VersionNotFound, ZtsError
 from zts.masking import masked
 from zts.settings import REGISTRATION_LIMIT_S

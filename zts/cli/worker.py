@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from zts.errors import ConfigError
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.signals import take_defaults, unblock
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop; return the worker's exit code."""
-    from zts.workers.main import options_from_environment
-    from zts.workers.main import run as run_worker
+    from zts.workers.runtime.main import options_from_environment
+    from zts.workers.runtime.main import run as run_worker
 
     source = args.archive or args.model_dir
     unblock()

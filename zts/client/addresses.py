@@ -23,7 +23,10 @@ def default_endpoints(environ: Mapping[str, str] | None = None, runtime_dir: str
     Raises:
         ConfigError: If the folder's name is too long for a socket in it, or other users could have made the folder.
     """
-    from zts.config import check_ipc_path, instance_dir  # reads configuration files too: loaded only when needed
+    from zts.config.resolve import (  # reads configuration files too: loaded only when needed
+        check_ipc_path,
+        instance_dir,
+    )
 
     environ = os.environ if environ is None else environ
     folder = instance_dir(argparse.Namespace(runtime_dir=runtime_dir), environ)

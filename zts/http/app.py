@@ -18,11 +18,11 @@ from tornado import httputil
 from zts.clock import monotonic
 from zts.errors import ClientError, MethodNotAllowed, ResourceNotFound, ServerStopping, ZtsError
 from zts.http.access_log import AccessLog
+from zts.http.auth import INFERENCE, KeyRefused, TokenGuard
 from zts.http.exchange import PREDICTOR_PATHS, Exchange
-from zts.http.link import BrokerLink
+from zts.http.link.interface import BrokerLink
 from zts.http.parsing import segments_of
 from zts.http.responses import Answer, cors_lines, error_answer, response_head
-from zts.http.tokens import INFERENCE, KeyRefused, TokenGuard
 from zts.settings import Settings
 
 __all__ = ["Application", "Handler", "Surface", "Tally", "method_not_allowed"]

@@ -14,10 +14,10 @@ from tornado import httputil
 
 from zts.clock import monotonic
 from zts.errors import ZtsError
+from zts.http.body_stream import BodyStream
 from zts.http.parsing import HeaderPairs, is_sane_request_id, query_parameters, spelled_headers
 from zts.http.request_ids import new_request_id
 from zts.http.responses import CHUNKED, UNFRAMED, Answer, error_answer, response_head
-from zts.http.streams import BodyStream
 from zts.wire.messages import Body
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     @property
     def may_be_quick(self) -> bool:
-        """True if requests like this one need nothing that ``zts.http.quick`` does not know."""
+        """True if requests like this one need nothing that ``zts.http.fast_path`` does not know."""
         is_plain = self.version == "HTTP/1.1" and self.method not in ("HEAD", "OPTIONS") and not self._closes
         return is_plain and self.path.startswith(PREDICTOR_PATHS) and "Expect" not in self.headers
 

@@ -18,21 +18,21 @@ from zts.clock import monotonic
 from zts.descriptors import raise_file_limit
 from zts.errors import BrokerUnavailable, ConfigError, ServerStopping
 from zts.garbage import spare_what_is_here
-from zts.http.addresses import BoundAddress, bind_all
-from zts.http.api_description import ApiDescription, describe_api
+from zts.http.api.description import ApiDescription, describe_api
+from zts.http.api.health import Health
+from zts.http.api.inference import Inference, Predictor
+from zts.http.api.management import Management
+from zts.http.api.metrics import Metrics
+from zts.http.api.metrics_log import MetricsLog
+from zts.http.api.token_renewal import TokenRoute
 from zts.http.app import Application, Surface, Tally
-from zts.http.connection_limit import ConnectionLimit, most_connections
-from zts.http.embedded_link import EmbeddedLink
-from zts.http.health import Health
-from zts.http.inference import Inference, Predictor
-from zts.http.link import BrokerLink
-from zts.http.management import Management
-from zts.http.metrics import Metrics
-from zts.http.metrics_log import MetricsLog
-from zts.http.servers import Server, make_server
-from zts.http.token_route import TokenRoute
-from zts.http.tokens import TokenGuard
-from zts.http.zmq_link import ZmqLink
+from zts.http.auth import TokenGuard
+from zts.http.http1.connection_limit import ConnectionLimit, most_connections
+from zts.http.link.embedded import EmbeddedLink
+from zts.http.link.interface import BrokerLink
+from zts.http.link.zmq import ZmqLink
+from zts.http.listen.addresses import BoundAddress, bind_all
+from zts.http.listen.servers import Server, make_server
 from zts.metrics.definition_file import load_definitions
 from zts.ownership import make_private_folder
 from zts.settings import Settings

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from zts.bodies import error_of, invalid_http, json_body, status_body
 from zts.errors import MethodNotAllowed, ZtsError
+from zts.http.torchserve_json import error_of, invalid_http, json_body, status_body
 from zts.settings import Settings
 from zts.wire.messages import Body
 

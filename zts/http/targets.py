@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from zts.bodies import version_not_found_text
 from zts.errors import ModelNotFound, ResourceNotFound, VersionNotFound
+from zts.http.torchserve_json import version_not_found_text
 from zts.wire.frames import MAX_NAME_CHARS
 
 __all__ = ["Target", "check_names", "is_predict_path", "target_of"]

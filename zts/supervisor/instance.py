@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zts.clock import monotonic
-from zts.config import default_runtime_dir, load_settings
+from zts.config.resolve import default_runtime_dir, load_settings
 from zts.errors import ConfigError, Conflict
 from zts.ownership import check_ours, make_private_folder
 from zts.regular_file import open_regular, open_to_append, read_json, read_text

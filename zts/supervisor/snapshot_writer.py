@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from zts import __version__
+from zts.config.snapshots import SNAPSHOT_FOLDER, models_of_journal, old_snapshots, snapshot_name, snapshot_text
 from zts.regular_file import read_text
 from zts.settings import Settings
-from zts.snapshots import SNAPSHOT_FOLDER, models_of_journal, old_snapshots, snapshot_name, snapshot_text
 
 __all__ = ["SnapshotWriter"]
 

@@ -84,7 +84,7 @@ def models_of_start(settings: Settings) -> list[StartupModel]:
 
 
 def restored_models(snapshot: Mapping[str, Any]) -> list[StartupModel]:
-    """Return the models of a snapshot that ``zts.snapshots.check_model_snapshot`` has found to be whole."""
+    """Return the models of a snapshot that ``zts.config.snapshots.check_model_snapshot`` has found to be whole."""
     return [
         StartupModel(name, str(entry["marName"]), str(version), entry)
         for name, versions in snapshot["models"].items()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from zts.clock import monotonic
 from zts.errors import ServerError
-from zts.http.tokens import remove_key_file
+from zts.http.auth import remove_key_file
 from zts.stopping import SAME_WISH_S
 from zts.supervisor.core import longest_stop_s
 from zts.supervisor.instance import Instance

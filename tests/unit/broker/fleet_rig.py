@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from zts.broker import fleet_events as f
-from zts.broker.fleet import Fleet
+from zts.broker.fleet import events as f
+from zts.broker.fleet.core import Fleet
 from zts.clock import ManualClock
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire import messages as m
 

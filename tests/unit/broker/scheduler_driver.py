@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from zts.broker import events as e
-from zts.broker.entries import ModelEntry
-from zts.broker.jobs import DONE, QUEUED, SENT, Arrival, ClientRecord, PendingJob
-from zts.broker.scheduler import Scheduler
-from zts.registry import ModelSpec
+from zts.broker.scheduling import events as e
+from zts.broker.scheduling.entries import ModelEntry
+from zts.broker.scheduling.jobs import DONE, QUEUED, SENT, Arrival, ClientRecord, PendingJob
+from zts.broker.scheduling.scheduler import Scheduler
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
 from zts.wire.heads import unpack_result_head
 from zts.wire.messages import NORMAL, Job, Result, WorkItem

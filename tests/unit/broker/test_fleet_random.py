@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.unit.broker.fleet_rig import SPEC, Rig
-from zts.broker import events as e
-from zts.broker import fleet_events as f
-from zts.broker.fleet_state import FleetState
-from zts.broker.scheduler import Scheduler
+from zts.broker.fleet import events as f
+from zts.broker.fleet.state import FleetState
+from zts.broker.scheduling import events as e
+from zts.broker.scheduling.scheduler import Scheduler
 from zts.lifecycle import SERVING, WorkerEvent, WorkerState
 from zts.wire import messages as m
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.broker.fleet_rig import SPEC, Rig
-from zts.broker import events as e
-from zts.broker import fleet_events as f
+from zts.broker.fleet import events as f
+from zts.broker.scheduling import events as e
 
 
 def journal_of(rig: Rig) -> dict[str, Any]:

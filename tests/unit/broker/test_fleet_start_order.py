@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.unit.broker.fleet_rig import ADMIN, NODE, SETTINGS, Rig
-from zts.broker import fleet_events as f
-from zts.broker.fleet_order import StartOrder
-from zts.registry import ModelSpec
+from zts.broker.fleet import events as f
+from zts.broker.fleet.start_order import StartOrder
+from zts.model_spec import ModelSpec
 from zts.settings import Settings
 from zts.wire import messages as m
 

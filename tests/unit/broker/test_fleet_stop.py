@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.broker.fleet_rig import NODE, SPEC, Rig
-from zts.broker import events as e
-from zts.broker import fleet_events as f
+from zts.broker.fleet import events as f
+from zts.broker.scheduling import events as e
 from zts.wire import messages as m
 
 BEGAN, ENDED = f.StopBegan("no new ones"), f.StopEnded("the end")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.unit.broker.fleet_rig import NODE, SPEC, WALL, Rig
-from zts.broker import events as e
-from zts.broker import fleet_events as f
+from zts.broker.fleet import events as f
 from zts.broker.roles import STATE_EVENTS
+from zts.broker.scheduling import events as e
 from zts.lifecycle import TRANSITIONS, WorkerEvent, WorkerState
 from zts.wire import messages as m
 

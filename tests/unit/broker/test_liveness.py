@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import random
 
-from zts.broker.liveness import Deadlines
+from zts.broker.fleet.liveness import Deadlines
 from zts.broker.peers import ClientTable, WorkerRoutes
 
 

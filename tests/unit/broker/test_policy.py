@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 from tests.unit.broker.scheduler_driver import waiting_job
-from zts.broker.deadlines import DeadlineHeap
-from zts.broker.entries import ModelEntry
-from zts.broker.finished import FinishedJobs
-from zts.broker.jobs import DONE, ClientRecord, PendingJob, ResultRow
-from zts.broker.policy import ASYNC_CREDIT, PREFETCH_BELOW_S, Loads, WorkerPool, WorkerRecord
-from zts.registry import ModelSpec
+from zts.broker.scheduling.deadlines import DeadlineHeap
+from zts.broker.scheduling.entries import ModelEntry
+from zts.broker.scheduling.finished import FinishedJobs
+from zts.broker.scheduling.jobs import DONE, ClientRecord, PendingJob, ResultRow
+from zts.broker.scheduling.policy import ASYNC_CREDIT, PREFETCH_BELOW_S, Loads, WorkerPool, WorkerRecord
+from zts.model_spec import ModelSpec
 
 CLIENT = ClientRecord("c")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tests.unit.broker.scheduler_driver import waiting_job
-from zts.broker.entries import ModelEntry
-from zts.broker.jobs import DONE, SENT, ClientRecord, PendingJob
-from zts.broker.queues import STARVE_AFTER, JobQueue
-from zts.registry import ModelSpec
+from zts.broker.scheduling.entries import ModelEntry
+from zts.broker.scheduling.jobs import DONE, SENT, ClientRecord, PendingJob
+from zts.broker.scheduling.queues import STARVE_AFTER, JobQueue
+from zts.model_spec import ModelSpec
 from zts.wire.messages import HIGH, LOW, NORMAL
 
 ENTRY = ModelEntry(ModelSpec(name="m", version="1.0"))

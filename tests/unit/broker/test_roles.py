@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.unit.broker.fleet_rig import ADMIN, NODE, SPEC, FakeLoad, Rig
-from zts.broker import fleet_events as f
 from zts.broker import roles
-from zts.broker.fleet import Fleet
-from zts.broker.fleet_requests import MAX_OPEN_REQUESTS
+from zts.broker.fleet import events as f
+from zts.broker.fleet.core import Fleet
+from zts.broker.fleet.requests import MAX_OPEN_REQUESTS
 from zts.broker.local import LOCAL_CONNECTION
 from zts.broker.peers import ClientTable
 from zts.broker.roles import CLIENT, CONTROL, EVENT, EVENT_FIELDS, SAYS, STATE_EVENTS, WORKER, Access

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.broker.scheduler_driver import Driver, answers, done, item, job, outcomes, sent, settings
-from zts.broker import events as e
-from zts.registry import ModelSpec
+from zts.broker.scheduling import events as e
+from zts.model_spec import ModelSpec
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.broker.scheduler_driver import Driver, answers, item, job, outcomes, sent
-from zts.broker import events as e
-from zts.broker.queues import STARVE_AFTER
-from zts.registry import ModelSpec
+from zts.broker.scheduling import events as e
+from zts.broker.scheduling.queues import STARVE_AFTER
+from zts.model_spec import ModelSpec
 from zts.wire.frames import MAX_ROWS
 from zts.wire.messages import HIGH, LOW, Result
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from tests.unit.broker import scheduler_driver as driver
-from zts.broker import events as e
-from zts.broker.jobs import PendingJob
-from zts.broker.scheduler import Scheduler
-from zts.registry import ModelSpec
+from zts.broker.scheduling import events as e
+from zts.broker.scheduling.jobs import PendingJob
+from zts.broker.scheduling.scheduler import Scheduler
+from zts.model_spec import ModelSpec
 from zts.wire.messages import Job, Result
 
 CLIENTS = ("a", "b")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.broker.scheduler_driver import Driver, answers, done, job, outcomes, sent
-from zts.broker import events as e
+from zts.broker.scheduling import events as e
 
 REFUSED, CUT = "no new requests", "not finished in time"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.broker.scheduler_driver import Driver, done, job
-from zts.broker import events as e
+from zts.broker.scheduling import events as e
 
 KEYS = ("requests", "requests_default", "queue_default_s", "total_s", "total_default_s")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.broker.scheduler_driver import Driver, answers, item, job, outcomes, sent
-from zts.broker import events as e
+from zts.broker.scheduling import events as e
 from zts.wire.messages import HIGH, LOW, Result
 
 

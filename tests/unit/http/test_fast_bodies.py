@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
-from zts.http.fast_bodies import ChunkedBody, SizedBody
-from zts.http.fast_head import BadMessage
-from zts.http.fast_limits import Limits
+from zts.http.http1.body import ChunkedBody, SizedBody
+from zts.http.http1.head import BadMessage
+from zts.http.http1.limits import Limits
 
 LIMITS = Limits(chunk_line_bytes=20, chunk_digits=8, trailer_bytes=40)
 NEXT = b"GET / HTTP/1.1\r\n"

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from tornado import httputil
 
-from zts.http.fast_head import CHUNKED, BadMessage, FastHeaders, HeadProbe, parse_head
-from zts.http.fast_limits import Limits
+from zts.http.http1.head import CHUNKED, BadMessage, FastHeaders, HeadProbe, parse_head
+from zts.http.http1.limits import Limits
 
 LIMITS = Limits()
 

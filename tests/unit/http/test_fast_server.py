@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from zts.http.fast_limits import Limits
-from zts.http.fast_server import FastServer
+from zts.http.http1.limits import Limits
+from zts.http.http1.server import FastServer
 
 
 class ManualLoop:

@@ -16,7 +16,7 @@ from zts.errors import ClientError
 from zts.http.forms import form_parts, is_form
 from zts.http.parsing import bare_type
 from zts.wire.heads import BODY, PARTS, JobHead, pack_parts
-from zts.workers.rows import make_row
+from zts.workers.handler.rows import make_row
 
 RECORDED: dict[str, dict[str, Any]] = json.loads(FILE.read_text())
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zts.http.inference import answer_of
+from zts.http.api.inference import answer_of
 from zts.http.responses import Answer, cors_lines, reason_of, response_head
 from zts.settings import Endpoints, Settings
 from zts.wire.heads import ResultHead, pack_result_head

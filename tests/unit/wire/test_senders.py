@@ -14,7 +14,7 @@ import pytest
 
 from tests.unit.broker.fleet_rig import NODE, Rig
 from zts.archive.model_config import read_config_file, take_keys, wire_form
-from zts.broker import fleet_events as f
+from zts.broker.fleet import events as f
 from zts.client import jobs as client_jobs
 from zts.client.jobs import JobOptions, JobTemplate
 from zts.errors import BadArchive, ClientError, LocalProtocolError, RequestTooLarge
@@ -22,21 +22,21 @@ from zts.lifecycle import WorkerEvent
 from zts.metrics.definitions import Definitions
 from zts.metrics.lines import Measurement
 from zts.metrics.registry import Registry
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.wire import messages as m
 from zts.wire.codec import decode
 from zts.wire.frames import MAX_HEAD_BYTES, MAX_NAME_CHARS
 from zts.wire.heads import unpack_job_head, unpack_result_head
 from zts.wire.splitting import encode_split
-from zts.workers import agent_events as ev
-from zts.workers import events as e
-from zts.workers.agent import Agent
-from zts.workers.answers import make_result
-from zts.workers.chunks import ChunkSink
-from zts.workers.placement import Placement
-from zts.workers.requests import Reading, RequestProcessor, Requests
-from zts.workers.rows import row_of
-from zts.workers.runner import checked
+from zts.workers.handler.chunks import ChunkSink
+from zts.workers.handler.requests import Reading, RequestProcessor, Requests
+from zts.workers.handler.results import make_result
+from zts.workers.handler.rows import row_of
+from zts.workers.node import events as ev
+from zts.workers.node.agent import Agent
+from zts.workers.node.placement import Placement
+from zts.workers.runtime import events as e
+from zts.workers.runtime.runner import checked
 
 SURROGATE = "a\udc80b"
 TEXTS = ["", "a", "ä" * MAX_NAME_CHARS, "\U0001f600" * MAX_NAME_CHARS, "x" * (MAX_NAME_CHARS + 1), SURROGATE, "\0", 7]

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.wire.heads import JobHead, ResultHead, pack_job_head, unpack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.wire.values import decode_value
-from zts.workers.answers import PredictionException, failure_of
-from zts.workers.context import Context
+from zts.workers.handler.context import Context
+from zts.workers.handler.results import PredictionException, failure_of
+from zts.workers.handler.service import Service
 from zts.workers.options import WorkerOptions
-from zts.workers.service import Service
 
 Entry = Callable[[Any, Context], Any]
 

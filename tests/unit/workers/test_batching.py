@@ -6,8 +6,8 @@ import doctest
 
 import pytest
 
-import zts.workers.batching
-from zts.workers.batching import BatchWindow
+import zts.workers.runtime.batch_window
+from zts.workers.runtime.batch_window import BatchWindow
 
 
 def window(size: int = 3, delay_s: float | None = 0.5) -> BatchWindow[str]:
@@ -69,4 +69,4 @@ def test_nonsense_is_refused(size: int, delay_s: float) -> None:
 
 
 def test_the_example_holds() -> None:
-    assert doctest.testmod(zts.workers.batching).failed == 0
+    assert doctest.testmod(zts.workers.runtime.batch_window).failed == 0

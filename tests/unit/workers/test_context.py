@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from zts.workers.context import Context, RequestProcessor
-from zts.workers.metrics import Metrics
+from zts.workers.handler.context import Context, RequestProcessor
+from zts.workers.handler.metrics import Metrics
 
 
 def make_context(**optional: Any) -> Context:

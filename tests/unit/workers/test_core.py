@@ -9,11 +9,11 @@ import pytest
 from zts.lifecycle import WorkerEvent
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
-from zts.workers import events as e
-from zts.workers.batching import BatchWindow
-from zts.workers.control import Board
-from zts.workers.core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, Held
-from zts.workers.presence import PresenceCore
+from zts.workers.runtime import events as e
+from zts.workers.runtime.batch_window import BatchWindow
+from zts.workers.runtime.compute_core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, Held
+from zts.workers.runtime.control_thread import Board
+from zts.workers.runtime.presence import PresenceCore
 
 TICK = e.TickEnded()
 LOADED = e.ReportState(WorkerEvent.LOADED, "model loaded")

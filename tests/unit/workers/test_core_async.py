@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from tests.unit.workers.test_core import EPOCH, LOADED, TICK, arrived, feed, item, ok
 from zts.wire.messages import WorkItem
-from zts.workers import events as e
-from zts.workers.batching import BatchWindow
-from zts.workers.core import ComputeCore
+from zts.workers.runtime import events as e
+from zts.workers.runtime.batch_window import BatchWindow
+from zts.workers.runtime.compute_core import ComputeCore
 
 
 def serving() -> ComputeCore:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from zts.errors import ConfigError
-from zts.workers.context import Context, RequestProcessor
-from zts.workers.envelopes import wrapped
+from zts.workers.handler.context import Context, RequestProcessor
+from zts.workers.handler.envelopes import wrapped
 
 V2 = {
     "id": "i1",

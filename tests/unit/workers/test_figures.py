@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from zts.errors import ConfigError
-from zts.registry import ModelSpec
+from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
-from zts.workers.events import EXIT_DONE, EXIT_OUT_OF_MEMORY
-from zts.workers.figures import Gpu, _parse_nvidia_smi, find_gpus
-from zts.workers.model_users import ModelUsers
+from zts.workers.node.gpus import Gpu, _parse_nvidia_smi, find_gpus
+from zts.workers.node.model_users import ModelUsers
+from zts.workers.node.processes import exit_reason, worker_command, worker_environment
+from zts.workers.node.variables import kept_variables
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
-from zts.workers.processes import exit_reason, worker_command, worker_environment
-from zts.workers.variables import kept_variables
+from zts.workers.runtime.events import EXIT_DONE, EXIT_OUT_OF_MEMORY
 
 LISTING = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)
@@ -51,7 +51,7 @@ def test_slices_stand_for_their_gpu() -> None:
 
 @pytest.fixture
 def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("zts.workers.figures._by_nvidia_smi", list)
+    monkeypatch.setattr("zts.workers.node.gpus._by_nvidia_smi", list)
     return driver(tmp_path, 3)
 
 

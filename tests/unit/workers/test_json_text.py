@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zts.workers.json_text import dumps_indented
+from zts.workers.handler.json_text import dumps_indented
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 anything = st.recursive(

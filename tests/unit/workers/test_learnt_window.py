@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import zts.workers.learnt_window
+import zts.workers.runtime.adaptive_window
 from benchmarks.window_simulation import CLIENTS, HANDLERS, Handler, Load, behind, compare, jobs_for, simulate
 from zts.wire.messages import Result, WorkItem
-from zts.workers import events as e
-from zts.workers.batching import BatchWindow
-from zts.workers.core import ComputeCore, Held
-from zts.workers.learnt_window import LONGEST_WAIT_S, LearntWindow, RunTimes, window_for
+from zts.workers.runtime import events as e
+from zts.workers.runtime.adaptive_window import LONGEST_WAIT_S, LearntWindow, RunTimes, window_for
+from zts.workers.runtime.batch_window import BatchWindow
+from zts.workers.runtime.compute_core import ComputeCore, Held
 
 GPU = HANDLERS[3]
 GAPS = st.sampled_from([0.0, 0.000_1, 0.001, 0.005, 0.03, 1.0])
@@ -297,7 +297,7 @@ def test_nothing_is_lost_where_the_broker_sends_no_job_to_a_worker_that_holds_on
 
 
 def test_the_examples_hold() -> None:
-    assert doctest.testmod(zts.workers.learnt_window).failed == 0
+    assert doctest.testmod(zts.workers.runtime.adaptive_window).failed == 0
 
 
 # ---------------------------------------------------------------- in the core

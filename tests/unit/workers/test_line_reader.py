@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zts.workers import line_reader
-from zts.workers.line_reader import LineReader, joined
+from zts.workers.node import line_reader
+from zts.workers.node.line_reader import LineReader, joined
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from zts.workers.context import Context
-from zts.workers.metrics import (
+from zts.workers.handler.context import Context
+from zts.workers.handler.metrics import (
     Dimension,
     Metrics,
     MetricsCacheKeyError,
@@ -20,7 +20,7 @@ from zts.workers.metrics import (
     MetricsCacheValueError,
     MetricTypes,
 )
-from zts.workers.service import measured
+from zts.workers.handler.service import measured
 
 MODEL = "ModelName:m,Level:Model"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zts.workers.pace import Pace, Silent, TooSlow
+from zts.workers.node.pace import Pace, Silent, TooSlow
 
 
 def pace(**changes: float) -> Pace:

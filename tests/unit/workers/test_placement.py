@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from zts.registry import ModelSpec
-from zts.workers.placement import Placement, threads_per_worker
+from zts.model_spec import ModelSpec
+from zts.workers.node.placement import Placement, threads_per_worker
 
 
 def spec(**changes: Any) -> ModelSpec:

@@ -22,9 +22,9 @@ from zts.wire.heads import (
     unpack_job_head,
 )
 from zts.wire.messages import WorkItem
-from zts.workers.context import Context
-from zts.workers.requests import Reading, Requests
-from zts.workers.rows import is_plain, row_of
+from zts.workers.handler.context import Context
+from zts.workers.handler.requests import Reading, Requests
+from zts.workers.handler.rows import is_plain, row_of
 
 HEADS = st.builds(
     JobHead,

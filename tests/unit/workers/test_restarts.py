@@ -5,7 +5,7 @@ import random
 import pytest
 
 from zts.backoff import BackoffRule
-from zts.workers.restarts import RestartRecord, RestartRule
+from zts.workers.node.restarts import RestartRecord, RestartRule
 
 RULE = RestartRule(backoff=BackoffRule(jitter=0.0, stable_s=30.0))
 

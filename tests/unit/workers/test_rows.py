@@ -10,7 +10,7 @@ import pytest
 from zts.errors import RemoteProtocolError
 from zts.wire.heads import PARTS, VALUE, JobHead, pack_parts
 from zts.wire.values import encode_value
-from zts.workers.rows import make_row
+from zts.workers.handler.rows import make_row
 
 
 def body_of(content_type: str, body: Any, *, decode: bool = True) -> Any:

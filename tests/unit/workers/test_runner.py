@@ -10,7 +10,7 @@ from zts.clock import ManualClock
 from zts.wire.frames import MAX_HEAD_BYTES
 from zts.wire.heads import unpack_result_head
 from zts.wire.messages import Result, WorkItem
-from zts.workers.runner import Emit, run_batch
+from zts.workers.runtime.runner import Emit, run_batch
 
 ITEMS = [WorkItem(n, 0, b"", b"x") for n in (1, 2, 3)]
 

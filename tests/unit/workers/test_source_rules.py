@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zts.archive.entries import why_outside
 from zts.errors import DownloadFailed, ModelNotFound, ZtsError
 from zts.visible import UNSAFE
-from zts.workers.source_rules import check_store_name, file_address, file_name, is_allowed, parse_address
+from zts.workers.node.source_rules import check_store_name, file_address, file_name, is_allowed, parse_address
 
 FORMS = [
     ("HTTP://Good.Example/m.mar", "http://good.example/m.mar"),

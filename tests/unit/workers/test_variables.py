@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from zts.workers.variables import kept_variables
+from zts.workers.node.variables import kept_variables
 
 ENVIRON = {
     "PATH": "/bin",

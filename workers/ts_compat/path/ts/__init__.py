@@ -23,7 +23,7 @@ def _connect() -> None:
         # Not by name: a model may have a module called zts, too.
         sys.modules["zts"] = zts = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(zts)
-    from zts.workers import import_path
+    from zts.workers.handler import import_path
 
     import_path.recall_model()
     try:
