@@ -21,7 +21,7 @@ import zts
 from zts.client.jobs import answer_value
 from zts.errors import NoWorker, ServerStopping
 from zts.stopping import CUT_EARLY, REFUSAL, SAME_WISH_S, cut_text
-from zts.workers.runtime.events import EXIT_DRAIN_LIMIT
+from zts.workers.exit_codes import EXIT_DRAIN_LIMIT
 
 from .conftest import Answer, Server, call, make_archive, wait_for
 

@@ -27,9 +27,9 @@ from typing import Final
 __all__ = ["TS_FOLDER", "enter_model", "own_imports", "recall_model", "show_ts"]
 
 # The folder that holds the package ``ts``, and nothing else.
-TS_FOLDER: Final = str(Path(__file__).parent / "ts_compat" / "path")
+TS_FOLDER: Final = str(Path(__file__).parents[1] / "ts_compat" / "path")
 # On the path of child processes where modules of Python's own have to be kept.
-_START_FOLDER: Final = str(Path(__file__).parent / "ts_compat" / "start")
+_START_FOLDER: Final = str(Path(__file__).parents[1] / "ts_compat" / "start")
 # For child processes: folders of the model; modules of Python's own whose names it has, too.
 _MODEL_PATH: Final = "ZTS_MODEL_PATH"
 _KEPT: Final = "ZTS_KEPT_MODULES"

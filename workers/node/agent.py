@@ -20,14 +20,14 @@ from zts.wire.messages import StateReport
 from zts.workers.node import events as ev
 from zts.workers.node.placement import Placement, threads_per_worker
 from zts.workers.node.restarts import RestartRecord, RestartRule
-from zts.workers.runtime import events as e
+from zts.workers.exit_codes import EXIT_DONE, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, MAX_REASON_CHARS
 
 __all__ = ["KILL_GRACE_S", "Agent"]
 
 # A worker ends itself at its own drain limit, which gives the better reason; the agent's limit is a little later.
 KILL_GRACE_S: Final = 2.0
-_LOAD_FAILURES: Final = (e.EXIT_LOAD_FAILED, e.EXIT_OUT_OF_MEMORY)
-_NO_HURRY: Final = (e.EXIT_DONE, e.EXIT_ORPHAN, e.EXIT_REFUSED)
+_LOAD_FAILURES: Final = (EXIT_LOAD_FAILED, EXIT_OUT_OF_MEMORY)
+_NO_HURRY: Final = (EXIT_DONE, EXIT_ORPHAN, EXIT_REFUSED)
 _NEVER: Final = float("inf")
 
 
@@ -334,7 +334,7 @@ class Agent:
             load_failed=cause.exit_code in _LOAD_FAILURES,
             at_once=cause.exit_code not in _NO_HURRY,
         )
-        if cause.exit_code == e.EXIT_ORPHAN and place.phase is _Phase.WAITING:
+        if cause.exit_code == EXIT_ORPHAN and place.phase is _Phase.WAITING:
             place.due = _NEVER  # until the broker is back: Welcomed starts it
 
     def _after_death(
@@ -387,6 +387,6 @@ class Agent:
                 self._try_start(place, now)
 
     def _report(self, place: _Place, event: WorkerEvent, reason: str, detail: Mapping[str, Any]) -> None:
-        reason = reason[: e.MAX_REASON_CHARS]
+        reason = reason[: MAX_REASON_CHARS]
         place.last_report = StateReport(place.slot.worker_id, place.epoch, event.value, reason, detail)
         self._actions.append(ev.ReportState(place.last_report))

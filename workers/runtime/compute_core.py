@@ -15,6 +15,7 @@ from zts.lifecycle import WorkerEvent, WorkerState, next_state
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers.runtime import events as e
+from zts.workers.exit_codes import EXIT_DONE, EXIT_LOAD_FAILED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, MAX_REASON_CHARS
 from zts.workers.runtime.batch_window import Window
 
 __all__ = ["FENCE_WAIT_S", "HELLO_QUIET_S", "HELLO_RETRY_S", "ComputeCore", "Held"]
@@ -123,11 +124,11 @@ class ComputeCore:
     def _on_load_failed(self, event: e.LoadFailed, now: float) -> list[e.Action]:
         self.state = WorkerState.FAILED
         self._left = True
-        lines = [line[: e.MAX_REASON_CHARS] for line in event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]]
-        reason = " ".join(event.reason[: 4 * e.MAX_REASON_CHARS].split())[: e.MAX_REASON_CHARS]
+        lines = [line[: MAX_REASON_CHARS] for line in event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]]
+        reason = " ".join(event.reason[: 4 * MAX_REASON_CHARS].split())[: MAX_REASON_CHARS]
         reason = reason or "the model cannot be loaded"
         detail = {"kind": event.kind, "traceback": "\n".join(lines)}
-        code = e.EXIT_OUT_OF_MEMORY if event.kind == "memory" else e.EXIT_LOAD_FAILED
+        code = EXIT_OUT_OF_MEMORY if event.kind == "memory" else EXIT_LOAD_FAILED
         return [e.ReportState(WorkerEvent.LOAD_FAILED, reason, detail), e.Exit(code, f"load failed: {reason}")]
 
     def _hello(self, now: float) -> e.Action:
@@ -165,7 +166,7 @@ class ComputeCore:
 
     def _on_refused(self, event: e.Refused, now: float) -> list[e.Action]:
         self._left = True
-        return [e.Exit(e.EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
+        return [e.Exit(EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
 
     # ------------------------------------------------------------ jobs
 
@@ -267,7 +268,7 @@ class ComputeCore:
             return actions + self._form_batch(now)
         if draining and not len(self._window) and self._may_leave(now):
             self._left = True
-            actions += [e.SendGoodbye("drained"), e.Exit(e.EXIT_DONE)]
+            actions += [e.SendGoodbye("drained"), e.Exit(EXIT_DONE)]
         return actions
 
     def _may_leave(self, now: float) -> bool:

@@ -24,7 +24,8 @@ from zts.errors import ConfigError
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 from zts.workers.runtime.compute_loop import ComputeLoop
 from zts.workers.runtime.control_thread import Board, ControlThread, Inbox, say
-from zts.workers.runtime.events import EXIT_DONE, LeaveAsked
+from zts.workers.exit_codes import EXIT_DONE
+from zts.workers.runtime.events import LeaveAsked
 from zts.workers.runtime.handler_process import set_up_output, set_up_signals
 from zts.workers.runtime.runner import Service
 
@@ -52,7 +53,7 @@ def options_from_environment() -> WorkerOptions:
 
 
 def run(options: WorkerOptions, *, load: Callable[[WorkerOptions], Service] | None = None) -> int:
-    """Serve one model version until told to stop, and return the exit code (``zts.workers.runtime.events.EXIT_*``).
+    """Serve one model version until told to stop, and return the exit code (``zts.workers.exit_codes.EXIT_*``).
 
     Args:
         options: The worker's orders; without ``parent_pid`` it counts as started by hand.

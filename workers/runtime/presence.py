@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from zts.lifecycle import WorkerEvent, WorkerState, next_state
 from zts.stopping import SAME_WISH_S
 from zts.workers.runtime import events as e
+from zts.workers.exit_codes import EXIT_DONE, EXIT_DRAIN_LIMIT, EXIT_KILLED, EXIT_ORPHAN, EXIT_REFUSED
 from zts.workers.runtime.compute_core import HELLO_QUIET_S, HELLO_RETRY_S
 
 __all__ = ["PresenceCore"]
@@ -119,14 +120,14 @@ class PresenceCore:
 
     def _on_refused(self, event: e.Refused, now: float) -> list[e.Action]:
         self._closed = True
-        return [e.Exit(e.EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
+        return [e.Exit(EXIT_REFUSED, f"the broker refuses this worker: {event.message} ({event.code})")]
 
     def _on_stop_asked(self, event: e.StopAsked, now: float) -> list[e.Action]:
         if self._stop_asked_at is None:
             self._stop_asked_at = now
         elif event.times > 1 and now - self._stop_asked_at >= SAME_WISH_S:
             self._closed = True
-            return [e.Exit(e.EXIT_KILLED, f"{event.reason} again: leaving at once")]
+            return [e.Exit(EXIT_KILLED, f"{event.reason} again: leaving at once")]
         return self._stop(event.reason, now)
 
     def _on_parent_gone(self, event: e.ParentGone, now: float) -> list[e.Action]:
@@ -140,7 +141,7 @@ class PresenceCore:
         report = e.ReportState(WorkerEvent.DRAIN, reason)
         if loading:
             self._closed = True
-            return [report, e.SendGoodbye(reason), e.Exit(e.EXIT_DONE, f"{reason} while loading")]
+            return [report, e.SendGoodbye(reason), e.Exit(EXIT_DONE, f"{reason} while loading")]
         self._drain_deadline = now + self._drain_timeout_s
         return [report, e.Tell(e.DrainAsked(reason))]
 
@@ -160,11 +161,11 @@ class PresenceCore:
         if self._drain_deadline is not None and now >= self._drain_deadline:
             self._closed = True
             reason = f"not drained after {self._drain_timeout_s:g} s"
-            return [e.SendGoodbye(reason), e.Exit(e.EXIT_DRAIN_LIMIT, reason)]
+            return [e.SendGoodbye(reason), e.Exit(EXIT_DRAIN_LIMIT, reason)]
         if self._orphan_timeout_s and now >= self._orphan_at:
             if self.state is not WorkerState.LOADING and not self._is_running():
                 self._closed = True
-                return [e.Exit(e.EXIT_ORPHAN, f"no broker for {self._orphan_timeout_s:g} s")]
+                return [e.Exit(EXIT_ORPHAN, f"no broker for {self._orphan_timeout_s:g} s")]
             self._orphan_look_at = now + _BUSY_LOOK_S
         if self._beat_at is not None and now >= self._heard_at + self._silent_after_s:
             self._beat_at, self._hello_at = None, now

@@ -35,7 +35,7 @@ from zts.workers.handler.rows import row_of
 from zts.workers.node import events as ev
 from zts.workers.node.agent import Agent
 from zts.workers.node.placement import Placement
-from zts.workers.runtime import events as e
+from zts.workers.exit_codes import MAX_REASON_CHARS
 from zts.workers.runtime.runner import checked
 
 SURROGATE = "a\udc80b"
@@ -231,7 +231,7 @@ def test_the_status_of_thousands_of_workers_arrives() -> None:
     for number in range(5):
         rig.register(large_spec(number), workers=1000, synchronous=False)
     for number in range(9000, 14_000):
-        rig.report(str(number), "died", "r" * e.MAX_REASON_CHARS)
+        rig.report(str(number), "died", "r" * MAX_REASON_CHARS)
     for verb, args in (
         ("status", {}),
         ("stats", {}),
@@ -253,7 +253,7 @@ def test_a_worker_whose_load_fails_with_any_text_tells_it(text: str) -> None:
     agent.handle(ev.DesireArrived(1, [ev.Slot("9000", spec)]), 1.0)
     actions = agent.handle(ev.PrepareFailed(spec.files_id, text), 1.0)
     [told] = [action.report for action in actions if isinstance(action, ev.ReportState)][:1]
-    assert len(read(told)[0].reason) <= e.MAX_REASON_CHARS
+    assert len(read(told)[0].reason) <= MAX_REASON_CHARS
     assert report.event == "load_failed"
 
 

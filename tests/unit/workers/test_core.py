@@ -10,6 +10,7 @@ from zts.lifecycle import WorkerEvent
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
 from zts.workers.runtime import events as e
+from zts.workers.exit_codes import EXIT_DRAIN_LIMIT, EXIT_KILLED, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, MAX_REASON_CHARS
 from zts.workers.runtime.batch_window import BatchWindow
 from zts.workers.runtime.compute_core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, Held
 from zts.workers.runtime.control_thread import Board
@@ -70,7 +71,7 @@ def test_hello_is_repeated_until_somebody_answers() -> None:
     assert feed(core, (e.Welcomed("b1"), 3.5), (TICK, 99.0)) == []
 
 
-@pytest.mark.parametrize(("kind", "code"), [("value", e.EXIT_LOAD_FAILED), ("memory", e.EXIT_OUT_OF_MEMORY)])
+@pytest.mark.parametrize(("kind", "code"), [("value", EXIT_LOAD_FAILED), ("memory", EXIT_OUT_OF_MEMORY)])
 def test_a_failed_load_is_reported_in_one_line_with_the_end_of_its_traceback(kind: str, code: int) -> None:
     traceback_text = "\n".join(f"line {n}" for n in range(50)) + "\n"
     actions = feed(fresh(), (e.LoadFailed(kind, "no\n weights", traceback_text), 1.0), (TICK, 1.0))
@@ -81,7 +82,7 @@ def test_a_failed_load_is_reported_in_one_line_with_the_end_of_its_traceback(kin
 
 def test_a_refused_worker_leaves_with_the_reason() -> None:
     text = "the broker refuses this worker: too old (old_epoch)"
-    assert feed(serving(), (e.Refused("old_epoch", "too old"), 1.0)) == [e.Exit(e.EXIT_REFUSED, text)]
+    assert feed(serving(), (e.Refused("old_epoch", "too old"), 1.0)) == [e.Exit(EXIT_REFUSED, text)]
 
 
 # ---------------------------------------------------------------- batches
@@ -180,9 +181,9 @@ def test_what_is_told_of_a_failed_load_has_a_bound_whatever_the_exception_says()
     text = "boom \udc80 " * 1_000_000
     report, end = feed(core, (e.LoadFailed("other", text, "\n".join([text] * 100)), 1.0))
     assert isinstance(report, e.ReportState) and isinstance(end, e.Exit)
-    assert report.reason.startswith("boom \udc80 boom") and len(report.reason) == e.MAX_REASON_CHARS
-    assert [len(line) for line in report.detail["traceback"].splitlines()] == [e.MAX_REASON_CHARS] * 30
-    assert len(end.reason) < 2 * e.MAX_REASON_CHARS
+    assert report.reason.startswith("boom \udc80 boom") and len(report.reason) == MAX_REASON_CHARS
+    assert [len(line) for line in report.detail["traceback"].splitlines()] == [MAX_REASON_CHARS] * 30
+    assert len(end.reason) < 2 * MAX_REASON_CHARS
 
 
 # ---------------------------------------------------------------- another broker
@@ -331,7 +332,7 @@ def test_a_beat_of_an_unknown_broker_is_answered_by_hello() -> None:
 
 def test_a_worker_without_a_broker_ends_after_the_orphan_timeout() -> None:
     core = loaded(orphan_timeout_s=5.0)
-    assert feed(core, (TICK, 5.1)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 5 s")]
+    assert feed(core, (TICK, 5.1)) == [e.Exit(EXIT_ORPHAN, "no broker for 5 s")]
     assert feed(core, (TICK, 6.0)) == []
 
 
@@ -345,7 +346,7 @@ def test_a_model_may_load_for_long_without_a_broker() -> None:
     assert not [action for action in feed(core, *ticks) if isinstance(action, e.Exit)]
     assert core.next_deadline() > 599.0  # and it does not spin meanwhile
     feed(core, (e.StateReported(WorkerEvent.LOADED, "model loaded"), 600.0))
-    assert feed(core, (TICK, 601.0)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 5 s")]
+    assert feed(core, (TICK, 601.0)) == [e.Exit(EXIT_ORPHAN, "no broker for 5 s")]
 
 
 def test_a_batch_that_runs_is_finished_before_a_worker_without_a_broker_ends() -> None:
@@ -356,7 +357,7 @@ def test_a_batch_that_runs_is_finished_before_a_worker_without_a_broker_ends() -
     assert not [action for action in feed(core, *ticks) if isinstance(action, e.Exit)]
     assert core.next_deadline() > 599.0
     board.batches = 1
-    assert feed(core, (TICK, 601.0)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 5 s")]
+    assert feed(core, (TICK, 601.0)) == [e.Exit(EXIT_ORPHAN, "no broker for 5 s")]
 
 
 def test_a_broker_is_not_silent_for_the_time_in_which_this_process_stood_still() -> None:
@@ -365,7 +366,7 @@ def test_a_broker_is_not_silent_for_the_time_in_which_this_process_stood_still()
     # Stopped for two minutes; the answers to its beats come a moment later.
     assert feed(core, (e.StoodStill(119.0), 121.3), (TICK, 121.3)) == [e.SendBeat()]
     assert feed(core, (e.BrokerHeard("b1"), 121.4), (TICK, 122.3)) == [e.SendBeat()]
-    assert feed(core, (TICK, 182.0)) == [e.Exit(e.EXIT_ORPHAN, "no broker for 60 s")]
+    assert feed(core, (TICK, 182.0)) == [e.Exit(EXIT_ORPHAN, "no broker for 60 s")]
 
 
 def test_a_stop_while_loading_ends_the_process_at_once() -> None:
@@ -385,7 +386,7 @@ def test_a_stop_drains_once_and_the_second_one_ends_at_once() -> None:
     assert feed(core, (e.StateReported(WorkerEvent.DRAIN, "the broker sends no more jobs"), 1.2)) == []
     assert feed(core, (e.StopAsked(2, "asked to stop"), 1.4)) == []  # the same wish, signalled twice
     assert feed(core, (e.StopAsked(3, "asked to stop"), 1.5)) == [
-        e.Exit(e.EXIT_KILLED, "asked to stop again: leaving at once")
+        e.Exit(EXIT_KILLED, "asked to stop again: leaving at once")
     ]
 
 
@@ -394,7 +395,7 @@ def test_a_drain_that_takes_too_long_is_cut_off() -> None:
     feed(core, (e.ParentGone(), 0.5), (e.BrokerHeard("b1"), 2.0))
     assert feed(core, (TICK, 2.5)) == [
         e.SendGoodbye("not drained after 2 s"),
-        e.Exit(e.EXIT_DRAIN_LIMIT, "not drained after 2 s"),
+        e.Exit(EXIT_DRAIN_LIMIT, "not drained after 2 s"),
     ]
 
 
@@ -413,4 +414,4 @@ def test_leaving_says_goodbye_only_when_it_is_on_purpose(goodbye: bool) -> None:
 
 def test_a_refused_process_ends() -> None:
     text = "the broker refuses this worker: too old (old_epoch)"
-    assert feed(loaded(), (e.Refused("old_epoch", "too old"), 1.0)) == [e.Exit(e.EXIT_REFUSED, text)]
+    assert feed(loaded(), (e.Refused("old_epoch", "too old"), 1.0)) == [e.Exit(EXIT_REFUSED, text)]

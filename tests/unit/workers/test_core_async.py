@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.unit.workers.test_core import EPOCH, LOADED, TICK, arrived, feed, item, ok
 from zts.wire.messages import WorkItem
 from zts.workers.runtime import events as e
+from zts.workers.exit_codes import EXIT_DONE
 from zts.workers.runtime.batch_window import BatchWindow
 from zts.workers.runtime.compute_core import ComputeCore
 
@@ -38,7 +39,7 @@ def test_a_draining_worker_waits_for_all_its_calls_without_spinning() -> None:
     assert feed(core, (e.BatchFinished(ok(2), 1), 4.0), (TICK, 4.0)) == [
         e.SendOutcomes(1, 1, ok(2)),
         e.SendGoodbye("drained"),
-        e.Exit(e.EXIT_DONE),
+        e.Exit(EXIT_DONE),
     ]
 
 

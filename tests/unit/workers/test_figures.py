@@ -15,7 +15,7 @@ from zts.workers.node.model_users import ModelUsers
 from zts.workers.node.processes import exit_reason, worker_command, worker_environment
 from zts.workers.node.variables import kept_variables
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
-from zts.workers.runtime.events import EXIT_DONE, EXIT_OUT_OF_MEMORY
+from zts.workers.exit_codes import EXIT_DONE, EXIT_OUT_OF_MEMORY
 
 LISTING = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)
