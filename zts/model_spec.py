@@ -47,7 +47,7 @@ class ModelSpec:
         url: What the user registered: archive name, path or URL; shown as ``modelUrl``.
         handler: ``module``, ``module.py``, ``module:function`` or a built-in name; ``""``: what the archive says.
         batch_size: Most jobs in one batch, at least 1.
-        max_batch_delay_s: Longest wait of a batch's first job; None: learnt (docs/ARCHITECTURE.md).
+        max_batch_delay_s: Longest wait of a batch's first job; None: learnt (docs/BATCHING.md).
         min_workers, max_workers: Wanted processes from model-config.yaml; 0/0: not said there.
         response_timeout_s: Run budget of one batch.
         startup_timeout_s: Budget for loading.

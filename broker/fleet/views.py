@@ -54,7 +54,7 @@ class Views:
         return {"models": rows}
 
     def records(self, versions: Iterable[Version]) -> list[dict[str, Any]]:
-        """Return a version record (docs/ARCHITECTURE.md) for each of ``versions``."""
+        """Return a version record (zts/wire/PROTOCOL.md) for each of ``versions``."""
         return [self._record(entry) for entry in versions]
 
     def _record(self, entry: Version) -> dict[str, Any]:

@@ -4,7 +4,7 @@ One ``Scheduler`` is told what happened (``broker/scheduling/events.py``) and sa
 only change state; ``TickEnded`` answers what is over its deadline, hands jobs to workers and groups what goes to one
 peer. Only models, workers and clients that something happened to are visited, and all structures are O(1) amortised,
 so that the cost of a job does not depend on how many models, workers or waiting jobs there are
-(``benchmarks/scheduler_cost.py``). The rules are in docs/ARCHITECTURE.md, "The scheduler"; their parts are in
+(``benchmarks/scheduler_cost.py``). The rules are in docs/internals/scheduler.md; their parts are in
 ``admission.py`` (what comes in), ``clients.py`` (answers, deadlines, cancels), ``queues.py`` (order), ``policy.py``
 (choice of worker).
 """

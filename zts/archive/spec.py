@@ -44,7 +44,7 @@ def read_model(
     Args:
         model_dir: The unpacked archive.
         url: What the user registered; kept for display.
-        args: The request ``models.register`` (docs/ARCHITECTURE.md); absent keys mean "not given".
+        args: The request ``models.register`` (zts/wire/PROTOCOL.md); absent keys mean "not given".
         settings: Server defaults and the ``models`` JSON; None: those of an empty configuration.
         model_name_hint: Name of a model without manifest; ``""``: the folder's.
         gpu_count: GPUs of this host: the default number of workers at start-up.

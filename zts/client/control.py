@@ -25,7 +25,7 @@ _HELLO_RETRY_S: Final = 0.25
 
 
 class ControlClient:
-    """A blocking client for management requests (verbs: docs/ARCHITECTURE.md). One request at a time; thread-safe.
+    """A blocking client for management requests (verbs: zts/wire/PROTOCOL.md). One request at a time; thread-safe.
 
     Args:
         address: The broker's control endpoint; None: the default instance's.

@@ -157,7 +157,7 @@ def describe_body(
     """Return the describe array.
 
     Args:
-        records: Version records (docs/ARCHITECTURE.md, "A version record").
+        records: Version records (zts/wire/PROTOCOL.md, "A version record").
         customized: What the handlers said about themselves, by version.
     """
     rows = [_version(record) for record in records]

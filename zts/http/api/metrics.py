@@ -109,7 +109,7 @@ def _names_of(family: Metric) -> set[str]:
 
 
 def families_of(stats: Stats, is_up: bool) -> Iterator[Metric]:
-    """Yield our own families for a reply of ``stats`` (docs/ARCHITECTURE.md).
+    """Yield our own families for a reply of ``stats`` (zts/wire/PROTOCOL.md).
 
     Args:
         stats: The reply's body, with the HTTP processes' counters under ``http``.

@@ -81,7 +81,7 @@ class BrokerLink(ABC):
 
     @abstractmethod
     async def request(self, verb: str, args: Mapping[str, Any], timeout_s: float) -> Reply:
-        """Ask the broker to do ``verb`` (docs/ARCHITECTURE.md) and return its reply.
+        """Ask the broker to do ``verb`` (zts/wire/PROTOCOL.md) and return its reply.
 
         Raises:
             BrokerUnavailable: If there is no broker, or no reply within ``timeout_s``.
