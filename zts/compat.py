@@ -1,4 +1,4 @@
-"""Make ``import ts…`` work outside of workers: for the unit tests of models' handlers.
+"""Make ``import ts…`` work outside of workers: for the unit tests of models' handlers. Layer 3.
 
 ``import zts.compat`` is all there is to do, in a ``conftest.py`` for instance. From then on ``ts.torch_handler…``,
 ``ts.context`` and the other names of TorchServe are those that a worker gives its handler, even where a TorchServe is

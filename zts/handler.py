@@ -1,4 +1,4 @@
-"""``zts.Handler``: the base of handlers that are written for zts and need nothing of TorchServe."""
+"""``zts.Handler``: the base of handlers that are written for zts and need nothing of TorchServe. Layer 3."""
 
 from __future__ import annotations
 

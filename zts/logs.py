@@ -1,4 +1,4 @@
-"""Logging set-up, once per process: text or JSON to stderr, and files with rotation.
+"""Logging set-up, once per process: text or JSON to stderr, and files with rotation. Layer 3.
 
 Files have TorchServe's names: ``ts_log.log`` (server), ``access_log.log`` (one line a request), ``model_log.log`` (what
 models print), and ``ts_metrics.log`` and ``model_metrics.log`` in the folder for metrics. Several processes append to

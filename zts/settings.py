@@ -1,5 +1,5 @@
-"""All settings of a zts instance as one frozen record. Values only: ``zts/config/resolve.py`` reads files, flags and the
-environment. Times in seconds, sizes in bytes. Layer 1.
+"""All settings of a zts instance as one frozen record. Values only: ``zts/config/resolve.py`` reads files, flags and
+the environment. Times in seconds, sizes in bytes. Layer 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the broker's fleet is told and what it wants done: values only. Layer 1: no sockets, no clock.
 
-The fleet is also told the scheduler's ``BatchSent`` and ``BatchDone`` (``zts.broker.scheduling.events``). ``connection`` is a
-ROUTER identity: bytes that mean nothing but "the same peer as before".
+The fleet is also told the scheduler's ``BatchSent`` and ``BatchDone`` (``zts.broker.scheduling.events``).
+``connection`` is a ROUTER identity: bytes that mean nothing but "the same peer as before".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which worker gets the next jobs, and how many. Layer 1: no sockets; the time is handed in.
 
-The order of choice (docs/internals/scheduler.md, "Rules of choice"): the worker whose batch window is open, until that batch
-is full; else an idle worker; else, where prefetch is allowed, the busy worker that holds the fewest jobs and has credit
-left. Every operation is O(1) whatever the number of workers.
+The order of choice (docs/internals/scheduler.md, "Rules of choice"): the worker whose batch window is open, until that
+batch is full; else an idle worker; else, where prefetch is allowed, the busy worker that holds the fewest jobs and has
+credit left. Every operation is O(1) whatever the number of workers.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Who gets which job: the broker's pure core. Layer 2: no sockets, no clock, no log.
 
-One ``Scheduler`` is told what happened (``broker/scheduling/events.py``) and says what to do. Events between two ``TickEnded``
-only change state; ``TickEnded`` answers what is over its deadline, hands jobs to workers and groups what goes to one
-peer. Only models, workers and clients that something happened to are visited, and all structures are O(1) amortised,
-so that the cost of a job does not depend on how many models, workers or waiting jobs there are
-(``benchmarks/scheduler_cost.py``). The rules are in docs/internals/scheduler.md; their parts are in
-``admission.py`` (what comes in), ``clients.py`` (answers, deadlines, cancels), ``queues.py`` (order), ``policy.py``
-(choice of worker).
+One ``Scheduler`` is told what happened (``broker/scheduling/events.py``) and says what to do. Events between two
+``TickEnded`` only change state; ``TickEnded`` answers what is over its deadline, hands jobs to workers and groups what
+goes to one peer. Only models, workers and clients that something happened to are visited, and all structures are O(1)
+amortised, so that the cost of a job does not depend on how many models, workers or waiting jobs there are
+(``benchmarks/scheduler_cost.py``). The rules are in docs/internals/scheduler.md; their parts are in ``admission.py``
+(what comes in), ``clients.py`` (answers, deadlines, cancels), ``queues.py`` (order), ``policy.py`` (choice of worker).
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def test_a_full_pipe_never_holds_the_worker_up() -> None:
 
 def test_a_log_file_as_standard_output_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "out"
-    code = "from zts.workers.handler.metric_output import MetricOutput; print(1, flush=True); MetricOutput()(['a']); print(2)"
+    code = "from zts.workers.handler.metric_output import *; print(1, flush=True); MetricOutput()(['a']); print(2)"
     with path.open("wb") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=60)
     assert path.read_text() == "1\na\n2\n"

@@ -23,8 +23,8 @@ from zts.stopping import SAME_WISH_S
 from zts.wire import codec
 from zts.wire import messages as m
 from zts.wire.heads import JobHead, pack_job_head, unpack_result_head
-from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 from zts.workers.exit_codes import EXIT_DRAIN_LIMIT, EXIT_KILLED, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_REFUSED
+from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30.0

@@ -40,7 +40,7 @@ LOOPS = (
         "zts.regular_file",
         "zts.ownership",
         "zts.config",
-        "zts.config_*",
+        "zts.config.*",
         "zts.config.properties",
     ),
     *("zts.config.snapshots", "zts.signals", "zts.descriptors", "zts.garbage", "zts.allocator", "zts.keepalive"),

@@ -37,7 +37,7 @@ NO_CACHES = {
     "zts.workers.handler.metrics:cache": "the same",
     "zts.workers.ts_compat.old_metrics:cache": "the same",
     "zts.workers.runtime.compute_core:_second": "the batch that is prefetched",
-    "zts.http.api.inference:memo": "where the plan is put into the head that it was made of, see fast_head",
+    "zts.http.api.inference:memo": "where the plan is put into the head that it was made of, see zts.http.http1.head",
     "zts.workers.node.model_users:_known": "the users that were admitted: a record",
     "zts.yaml_text:_known": "parts of one text that were counted, while it is read",
     "zts.client.sync:_templates": "the one of zts.client.jobs",

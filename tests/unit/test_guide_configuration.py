@@ -43,7 +43,9 @@ NOT_SETTINGS = {
     *("LOCAL_RANK", "WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE"),
 }
 # Headers are read here; forms.py reads those of parts.
-HEADER_READERS = ("app", "exchange", "fast_head", "inference", "management", "quick", "token_route")
+HEADER_READERS = (
+    *("app", "exchange", "http1/head", "api/inference", "api/management", "fast_path", "api/token_renewal"),
+)
 
 
 def sections() -> dict[str, str]:

@@ -3,74 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Longest match wins; everything else is layer 3. docs/ARCHITECTURE.md says what each one does.
-LAYERS = {
-    "zts.errors": 0,
-    "zts.clock": 0,
-    "zts.visible": 0,
-    "zts.masking": 0,
-    "zts": 1,
-    "zts.accounts": 3,
-    "zts.backoff": 1,
-    "zts.lifecycle": 1,
-    "zts.nesting": 1,
-    "zts.model_spec": 1,
-    "zts.settings": 1,
-    "zts.metrics.histogram": 1,
-    "zts.inflight": 1,
-    "zts.http.torchserve_json": 1,
-    "zts.stopping": 1,
-    "zts.config.properties": 1,
-    "zts.config.keys": 1,
-    "zts.model_rights": 1,
-    "zts.config.sources": 1,
-    "zts.config.snapshots": 1,
-    "zts.http.http1.connection_limit": 1,
-    "zts.http.failed_keys": 1,
-    "zts.wire*": 1,
-    "zts.metrics*": 1,
-    "zts.metrics.definition_file": 3,
-    "zts.supervisor.core": 2,
-    "zts.supervisor.events": 1,
-    "zts.broker": 1,
-    "zts.broker.*": 2,
-    "zts.broker.loop": 3,
-    "zts.broker.service": 3,
-    "zts.broker.intake": 3,
-    "zts.broker.outlet": 3,
-    "zts.broker.embedded": 3,
-    "zts.broker.local": 1,
-    "zts.broker.sockets": 3,
-    "zts.broker.unread": 3,
-    "zts.broker.journal": 3,
-    "zts.broker.worker_key": 3,
-    "zts.broker.main": 3,
-    "zts.workers.options": 1,
-    "zts.workers.node.variables": 1,
-    "zts.workers.runtime.batch_window": 1,
-    "zts.workers.node.restarts": 1,
-    "zts.workers.runtime.events": 1,
-    "zts.workers.node.events": 1,
-    "zts.workers.runtime.compute_core": 2,
-    "zts.workers.runtime.presence": 2,
-    "zts.workers.node.agent": 2,
-    "zts.workers.node.placement": 2,
-    "zts.workers.node.pace": 1,
-    "zts.workers.node.source_rules": 1,
-    "zts.archive.entries": 1,
-    "zts.cli": 4,
-    "zts.cli.*": 4,
-    "zts.__main__": 4,
-    "zts.logs": 3,
-}
+# The entry points; everywhere else "Layer N" stands in the module's docstring, or in that of its package.
+LAYERS = {"zts": 1, "zts.__main__": 4}
+SAID = re.compile(r"\b[Ll]ayer ([0-4])\b")
 
 FORBIDDEN_IN_CORES = {
     *("zmq", "tornado", "torch", "psutil", "asyncio", "socket", "select", "threading", "multiprocessing"),
@@ -88,8 +33,10 @@ OWNERS = {
         "zts.broker.sockets",
         "zts.broker.unread",
         "zts.broker.main",
-        "zts.workers.*",
-        "zts.http.*",
+        "zts.workers.node.broker_session",
+        "zts.workers.node.main",
+        "zts.workers.runtime.*",
+        "zts.http.link.*",
         "zts.client.*",
     ],
     "tornado": ["zts.http.*"],
@@ -116,9 +63,18 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@cache
 def layer(module: str) -> int:
-    matches = [pattern for pattern in LAYERS if fnmatch(module, pattern)]
-    return LAYERS[max(matches, key=lambda pattern: (pattern == module, len(pattern)))] if matches else 3
+    if module in LAYERS:
+        return LAYERS[module]
+    name = module
+    while name != "zts":
+        found = SAID.findall(ast.get_docstring(ast.parse(MODULES[name].read_text())) or "") if name in MODULES else []
+        assert len(found) <= 1, f"{name} has more than one layer"
+        if found:
+            return int(found[0])
+        name = name.rpartition(".")[0]
+    raise AssertionError(f"neither {module} nor a package around it has a layer in its docstring")
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -177,6 +133,27 @@ def test_broker_and_workers_do_not_know_each_other_nor_the_short_names(module: s
         if module.startswith(mine):
             assert not any(name.startswith(theirs) for name in names)
     assert not {name for name in names if name.split(".")[0] in ("broker", "workers")}
+
+
+# Room → what of zts it may not import.
+CLOSED = {
+    "zts.workers.node": ("zts.workers.runtime", "zts.workers.handler"),
+    "zts.workers.handler": ("zts.workers.node", "zts.workers.runtime"),
+    "zts.http.link": ("zts.http.http1", "zts.http.listen", "zts.http.api", "zts.http.app", "zts.http.exchange"),
+}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_rooms_are_closed(module: str) -> None:
+    names = found_imports(module)
+    for room, others in CLOSED.items():
+        if module.startswith(room + "."):
+            assert not [name for name in names if name.startswith(others)]
+    if module.startswith("zts.http.http1."):
+        outside = {name for name in names if name.startswith("zts.") and not name.startswith("zts.http.http1.")}
+        assert outside <= {"zts.errors"}
+    if module.startswith("zts.workers.handler."):
+        assert "zmq" not in names
 
 
 def test_only_the_clock_reads_time() -> None:

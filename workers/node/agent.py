@@ -17,10 +17,17 @@ from zts.lifecycle import WorkerEvent, WorkerState
 from zts.model_spec import ModelSpec
 from zts.stopping import SAME_WISH_S
 from zts.wire.messages import StateReport
+from zts.workers.exit_codes import (
+    EXIT_DONE,
+    EXIT_LOAD_FAILED,
+    EXIT_ORPHAN,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REFUSED,
+    MAX_REASON_CHARS,
+)
 from zts.workers.node import events as ev
 from zts.workers.node.placement import Placement, threads_per_worker
 from zts.workers.node.restarts import RestartRecord, RestartRule
-from zts.workers.exit_codes import EXIT_DONE, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, MAX_REASON_CHARS
 
 __all__ = ["KILL_GRACE_S", "Agent"]
 
@@ -387,6 +394,6 @@ class Agent:
                 self._try_start(place, now)
 
     def _report(self, place: _Place, event: WorkerEvent, reason: str, detail: Mapping[str, Any]) -> None:
-        reason = reason[: MAX_REASON_CHARS]
+        reason = reason[:MAX_REASON_CHARS]
         place.last_report = StateReport(place.slot.worker_id, place.epoch, event.value, reason, detail)
         self._actions.append(ev.ReportState(place.last_report))

@@ -21,11 +21,18 @@ from zts.accounts import Account
 from zts.masking import masked_url
 from zts.metrics.lines import PREFIX
 from zts.visible import visible
+from zts.workers.exit_codes import (
+    EXIT_DONE,
+    EXIT_DRAIN_LIMIT,
+    EXIT_LOAD_FAILED,
+    EXIT_ORPHAN,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REFUSED,
+)
 from zts.workers.node.events import ExitCause, ProcessExited
 from zts.workers.node.gpus import Gpu, oom_kills
 from zts.workers.node.line_reader import LineReader, joined
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
-from zts.workers.exit_codes import EXIT_DONE, EXIT_DRAIN_LIMIT, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED
 
 __all__ = ["Processes", "exit_reason", "worker_command", "worker_environment"]
 

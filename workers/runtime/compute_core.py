@@ -14,8 +14,8 @@ from zts.errors import Cancelled, DeadlineExceeded
 from zts.lifecycle import WorkerEvent, WorkerState, next_state
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
-from zts.workers.runtime import events as e
 from zts.workers.exit_codes import EXIT_DONE, EXIT_LOAD_FAILED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, MAX_REASON_CHARS
+from zts.workers.runtime import events as e
 from zts.workers.runtime.batch_window import Window
 
 __all__ = ["FENCE_WAIT_S", "HELLO_QUIET_S", "HELLO_RETRY_S", "ComputeCore", "Held"]
@@ -124,8 +124,8 @@ class ComputeCore:
     def _on_load_failed(self, event: e.LoadFailed, now: float) -> list[e.Action]:
         self.state = WorkerState.FAILED
         self._left = True
-        lines = [line[: MAX_REASON_CHARS] for line in event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]]
-        reason = " ".join(event.reason[: 4 * MAX_REASON_CHARS].split())[: MAX_REASON_CHARS]
+        lines = [line[:MAX_REASON_CHARS] for line in event.traceback_text.rstrip().splitlines()[-_TRACEBACK_LINES:]]
+        reason = " ".join(event.reason[: 4 * MAX_REASON_CHARS].split())[:MAX_REASON_CHARS]
         reason = reason or "the model cannot be loaded"
         detail = {"kind": event.kind, "traceback": "\n".join(lines)}
         code = EXIT_OUT_OF_MEMORY if event.kind == "memory" else EXIT_LOAD_FAILED

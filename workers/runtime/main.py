@@ -21,10 +21,10 @@ from typing import Final
 
 from zts.allocator import keep_freed_memory
 from zts.errors import ConfigError
+from zts.workers.exit_codes import EXIT_DONE
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
 from zts.workers.runtime.compute_loop import ComputeLoop
 from zts.workers.runtime.control_thread import Board, ControlThread, Inbox, say
-from zts.workers.exit_codes import EXIT_DONE
 from zts.workers.runtime.events import LeaveAsked
 from zts.workers.runtime.handler_process import set_up_output, set_up_signals
 from zts.workers.runtime.runner import Service

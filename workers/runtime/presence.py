@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 from zts.lifecycle import WorkerEvent, WorkerState, next_state
 from zts.stopping import SAME_WISH_S
-from zts.workers.runtime import events as e
 from zts.workers.exit_codes import EXIT_DONE, EXIT_DRAIN_LIMIT, EXIT_KILLED, EXIT_ORPHAN, EXIT_REFUSED
+from zts.workers.runtime import events as e
 from zts.workers.runtime.compute_core import HELLO_QUIET_S, HELLO_RETRY_S
 
 __all__ = ["PresenceCore"]

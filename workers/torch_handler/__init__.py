@@ -1,1 +1,1 @@
-"""Ready-made handlers, known to models as ``ts.torch_handler.…``. Each imports torch; this package does not."""
+"""Ready-made handlers, known to models as ``ts.torch_handler.…``. Layer 3. Each imports torch; not this package."""

@@ -1,4 +1,4 @@
-"""The ``ts`` names that models' code imports, answered by ours.
+"""The ``ts`` names that models' code imports, answered by ours. Layer 3.
 
 ``import ts`` finds ``path/ts/__init__.py``, whose folder is on the path of workers and of the processes that they start
 (and, through ``import zts.compat``, of any other). That package connects itself to the finder here, which gives all

@@ -1,7 +1,7 @@
 """The short way of a prediction: a whole request with a head that was seen before, and a plain answer.
 
-Most requests of most clients are like that. What their head means was worked out once (``zts.http.api.inference``), and the
-head of the answer differs in nothing but the request id, so hardly anything is left to do for each. Everything else
+Most requests of most clients are like that. What their head means was worked out once (``zts.http.api.inference``), and
+the head of the answer differs in nothing but the request id, so hardly anything is left to do for each. Everything else
 goes the long way through ``Exchange``, also a quick request whose answer turns out to be no plain one: an error, a
 stream, the last one of a server that stops.
 """

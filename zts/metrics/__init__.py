@@ -1,1 +1,1 @@
-"""Metrics by TorchServe's names and rules (TORCHSERVE.md 3): definitions, the worker's lines, sums, Prometheus text."""
+"""Metrics by TorchServe's names and rules: definitions, workers' lines, sums, Prometheus text. Layer 1."""

@@ -1,1 +1,1 @@
-"""The wire: constants, records, codec, heads and typed values. See PROTOCOL.md."""
+"""The wire: constants, records, codec, heads and typed values. Layer 1. See PROTOCOL.md."""

@@ -28,6 +28,7 @@ from zts.wire.codec import decode
 from zts.wire.frames import MAX_HEAD_BYTES, MAX_NAME_CHARS
 from zts.wire.heads import unpack_job_head, unpack_result_head
 from zts.wire.splitting import encode_split
+from zts.workers.exit_codes import MAX_REASON_CHARS
 from zts.workers.handler.chunks import ChunkSink
 from zts.workers.handler.requests import Reading, RequestProcessor, Requests
 from zts.workers.handler.results import make_result
@@ -35,7 +36,6 @@ from zts.workers.handler.rows import row_of
 from zts.workers.node import events as ev
 from zts.workers.node.agent import Agent
 from zts.workers.node.placement import Placement
-from zts.workers.exit_codes import MAX_REASON_CHARS
 from zts.workers.runtime.runner import checked
 
 SURROGATE = "a\udc80b"

@@ -13,11 +13,11 @@ from zts.backoff import BackoffRule
 from zts.errors import ZtsError
 from zts.model_spec import ModelSpec
 from zts.wire.messages import StateReport
+from zts.workers.exit_codes import EXIT_LOAD_FAILED, EXIT_ORPHAN
 from zts.workers.node import events as ev
 from zts.workers.node.agent import KILL_GRACE_S, Agent
 from zts.workers.node.placement import Placement
 from zts.workers.node.restarts import RestartRule
-from zts.workers.exit_codes import EXIT_LOAD_FAILED, EXIT_ORPHAN
 
 E0 = 1_000_000  # wall clock of the tests, in ms
 RULE = RestartRule(backoff=BackoffRule(jitter=0.0, stable_s=30.0))

@@ -9,8 +9,16 @@ import pytest
 from zts.lifecycle import WorkerEvent
 from zts.wire.heads import ResultHead, pack_result_head
 from zts.wire.messages import Result, WorkItem
+from zts.workers.exit_codes import (
+    EXIT_DRAIN_LIMIT,
+    EXIT_KILLED,
+    EXIT_LOAD_FAILED,
+    EXIT_ORPHAN,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REFUSED,
+    MAX_REASON_CHARS,
+)
 from zts.workers.runtime import events as e
-from zts.workers.exit_codes import EXIT_DRAIN_LIMIT, EXIT_KILLED, EXIT_LOAD_FAILED, EXIT_ORPHAN, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, MAX_REASON_CHARS
 from zts.workers.runtime.batch_window import BatchWindow
 from zts.workers.runtime.compute_core import FENCE_WAIT_S, HELLO_RETRY_S, ComputeCore, Held
 from zts.workers.runtime.control_thread import Board

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.unit.workers.test_core import EPOCH, LOADED, TICK, arrived, feed, item, ok
 from zts.wire.messages import WorkItem
-from zts.workers.runtime import events as e
 from zts.workers.exit_codes import EXIT_DONE
+from zts.workers.runtime import events as e
 from zts.workers.runtime.batch_window import BatchWindow
 from zts.workers.runtime.compute_core import ComputeCore
 

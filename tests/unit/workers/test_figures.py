@@ -10,12 +10,12 @@ import pytest
 from zts.errors import ConfigError
 from zts.model_spec import ModelSpec
 from zts.settings import Endpoints, Settings
+from zts.workers.exit_codes import EXIT_DONE, EXIT_OUT_OF_MEMORY
 from zts.workers.node.gpus import Gpu, _parse_nvidia_smi, find_gpus
 from zts.workers.node.model_users import ModelUsers
 from zts.workers.node.processes import exit_reason, worker_command, worker_environment
 from zts.workers.node.variables import kept_variables
 from zts.workers.options import OPTIONS_VARIABLE, WorkerOptions
-from zts.workers.exit_codes import EXIT_DONE, EXIT_OUT_OF_MEMORY
 
 LISTING = """\
 GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa)

@@ -1,6 +1,6 @@
 """One client's connection on the fast wire: keeps answers in order, is never in a hurry for a slow client, ends well.
 
-An ``asyncio.Protocol``; its reading half is ``fast_reader``.
+An ``asyncio.Protocol``; its reading half is ``reader``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from zts.http.http1.reader import RequestReader
 from zts.http.http1.responder import Responder
 
 if TYPE_CHECKING:
-    from zts.http.fast_path import QuickReply
     from zts.http.http1.server import FastServer
 
 __all__ = ["FastConnection"]
@@ -51,7 +50,7 @@ class FastConnection(asyncio.Protocol):
         self.address: Any = None
         self.peer = "/unix"
         self.open: deque[Responder] = deque()
-        self.quick: QuickReply | None = None
+        self.quick: Any = None  # the fast path keeps its own there
         self.is_over = False
         self.deadline = _NEVER
         self._limits = server.limits

@@ -1,6 +1,6 @@
 """The reading half of a connection of the fast wire: cuts what comes into requests and tells their delegates.
 
-Where a request ends is decided here and in ``fast_bodies``, never by a parser that has read ahead, so that reading can
+Where a request ends is decided here and in ``body``, never by a parser that has read ahead, so that reading can
 stop exactly behind a request.
 """
 

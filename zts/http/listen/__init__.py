@@ -1,1 +1,4 @@
-"""TODO."""
+"""Where and how the HTTP server listens: addresses, TLS, acceptors, Tornado's server. Layer 3 unless stated.
+
+``servers`` puts it together. What is served is in ``zts.http.app`` and ``zts.http.api``.
+"""
