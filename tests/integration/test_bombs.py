@@ -94,7 +94,7 @@ def properties(text):
 def heads(text):
     from zts.http.parsing import query_parameters, segments_of, spelled_headers
     from zts.visible import visible
-    from zts.workers.node.download import is_url
+    from zts.workers.node.source_rules import is_url
     segments_of("/" + text)
     spelled_headers(text.encode("latin-1"))
     visible(text)

@@ -126,7 +126,7 @@ def _existing(word: str, folder: Path, model_dir: Path) -> Iterator[Path]:
                 # Most words mean nothing: a look at the name is ten times as fast as resolving it.
                 if os.path.exists(os.path.join(base, form)):
                     path = (base / form).resolve()
-                    if (path.is_file() or path.is_dir()) and path != Path("/"):
+                    if path != Path("/"):
                         yield path
             except OSError:
                 continue  # too long a name, for one: it means no file
