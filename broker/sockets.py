@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import logging
 import os
+import resource
 import socket
 import stat
 from collections.abc import Collection, Sequence
@@ -17,6 +18,7 @@ from typing import Final
 
 import zmq
 
+from zts.broker.accept_guard import AcceptGuard, backlog, hidden_name
 from zts.broker.roles import Access
 from zts.config.resolve import check_ipc_path
 from zts.errors import ConfigError, ServerError
@@ -93,9 +95,11 @@ class Sockets:
     event: zmq.Socket[bytes]
     endpoints: Endpoints
     access: Access
+    guard: AcceptGuard
 
     def close(self, *, flush: bool = False) -> None:
         """Close all of them and remove their ipc files; with ``flush``, what clients were told still leaves."""
+        self.guard.close()
         for each in (self.client, self.control):
             each.close(linger=_FLUSH_MS if flush else 0)
         for each in (self.worker, self.event):
@@ -125,16 +129,18 @@ def open_sockets(endpoints: Endpoints, model_uids: Collection[int] = ()) -> Sock
     access = Access(frozenset({0, os.geteuid()}), frozenset(model_uids))
     _check_tcp(endpoints, access)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    opened: list[zmq.Socket[bytes]] = []
+    opened = [context.socket(zmq.XPUB if name == "event" else zmq.ROUTER) for name in names]
+    guard = AcceptGuard(opened, [path for name in names if (path := _ipc_path(getattr(endpoints, name)))])
     try:
-        for name in names:
-            opened.append(_bind(context, name, getattr(endpoints, name), access.users(name)))
+        for name, made in zip(names, opened, strict=True):
+            _bind(made, name, getattr(endpoints, name), access.users(name))
     except BaseException:
+        guard.close()
         context.destroy(linger=0)
         raise
     actual = Endpoints(**{name: _address(each) for name, each in zip(names, opened, strict=True)})
     client, worker, control, event = opened
-    return Sockets(context, client, worker, control, event, actual, access)
+    return Sockets(context, client, worker, control, event, actual, access, guard)
 
 
 def check_endpoint(endpoint: str, name: str) -> None:
@@ -187,10 +193,7 @@ def _check_tcp(endpoints: Endpoints, access: Access) -> None:
         )
 
 
-def _bind(
-    context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str, users: frozenset[int]
-) -> zmq.Socket[bytes]:
-    made = context.socket(zmq.XPUB if name == "event" else zmq.ROUTER)
+def _bind(made: zmq.Socket[bytes], name: str, endpoint: str, users: frozenset[int]) -> None:
     made.linger = 0
     if name == "event":
         made.set(zmq.SNDHWM, _EVENT_HWM)
@@ -205,9 +208,12 @@ def _bind(
     keep_alive(made, endpoint)
     if endpoint.startswith("tcp://") and "[" in endpoint:
         made.set(zmq.IPV6, 1)
+    made.set(zmq.BACKLOG, backlog(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     path = _ipc_path(endpoint)
     if path:
         _free_ipc_path(path, name)
+        with contextlib.suppress(OSError):
+            os.unlink(hidden_name(path))  # of a broker that was killed while it was full
         for uid in sorted(users):
             made.setsockopt(_IPC_FILTER_UID, uid)  # others are hung up on when they connect
     try:
@@ -219,7 +225,6 @@ def _bind(
     if path:
         # The umask of whoever starts us may leave it open to others. Users of models are let through by the node agent.
         os.chmod(path, 0o600)
-    return made
 
 
 def _free_ipc_path(path: str, name: str) -> None:

@@ -64,6 +64,10 @@ HARMLESS = frozenset(("asyncio.sleep", "asyncio.wait", "read_text"))  # the last
 REASONS = """
 zts.archive.clone:_clone_file:open
     in a store thread; what it opens is a regular file of our own folder
+zts.broker.accept_guard:AcceptGuard.close:self._thread.join
+    at the end, for two seconds at most
+zts.broker.accept_guard:_monitor:made.connect
+    inproc: connects at once
 zts.broker.journal:Journal.write:os.open
     makes a new file in the private runtime folder, exclusively
 zts.broker.worker_key:read_or_make_key:open

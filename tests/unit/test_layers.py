@@ -30,6 +30,7 @@ OWNERS = {
         "zts.broker.intake",
         "zts.broker.outlet",
         "zts.broker.embedded",
+        "zts.broker.accept_guard",
         "zts.broker.sockets",
         "zts.broker.unread",
         "zts.broker.main",

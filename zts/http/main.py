@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from zts.allocator import keep_freed_memory
+from zts.broker.accept_guard import spare_descriptors
 from zts.clock import monotonic
 from zts.descriptors import raise_file_limit
 from zts.errors import BrokerUnavailable, ConfigError, ServerStopping
@@ -100,7 +101,10 @@ class HttpService:
         self._write_addresses()
 
     def _connection_limit(self) -> ConnectionLimit:
-        most = most_connections(self._settings.max_connections, raise_file_limit())
+        files = raise_file_limit()
+        if self._broker is not None:
+            files -= spare_descriptors(files)  # which its sockets leave free, and no more
+        most = most_connections(self._settings.max_connections, files)
         return ConnectionLimit(most, self._settings.max_connections_per_address)
 
     def _make_link(self) -> ZmqLink | EmbeddedLink:
