@@ -29,7 +29,7 @@ _log = logging.getLogger("zts.broker")
 
 _LEAST_SPARE: Final = 24
 # libzmq tells of 500 connections per socket at most before it waits for us: with four sockets and what waits in their
-# backlogs no flood gets past so many. Below a limit of 20,480 files we have to be faster than the flood.
+# backlogs no flood gets past so many. Below a limit of 10,240 files we have to be faster than the flood.
 _MOST_SPARE: Final = 2560
 _MOST_WAITING: Final = 100
 # How often is looked whether there is room again.
@@ -46,16 +46,16 @@ def spare_descriptors(limit: int) -> int:
     """Return how many descriptors no peer may keep: what is accepted until the guard has its turn must fit in.
 
     >>> spare_descriptors(100), spare_descriptors(1024), spare_descriptors(1 << 20)
-    (24, 128, 2560)
+    (25, 256, 2560)
     """
-    return max(_LEAST_SPARE, min(_MOST_SPARE, limit // 8))
+    return max(_LEAST_SPARE, min(_MOST_SPARE, limit // 4))
 
 
 def backlog(limit: int) -> int:
     """Return how many connections may wait to be accepted: they are accepted when the door is shut already.
 
     >>> backlog(100), backlog(1024)
-    (12, 64)
+    (12, 100)
     """
     return min(_MOST_WAITING, spare_descriptors(limit) // 2)
 

@@ -18,8 +18,16 @@ from zts.broker.accept_guard import hidden_name, spare_descriptors
 from zts.clock import monotonic
 from zts.settings import Endpoints
 
-LIMIT = 160
+LIMIT = 1600  # below it, a loaded machine may wake the guard too late
 FULL = "no further peer can connect"
+
+
+@pytest.fixture(autouse=True)
+def enough_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], min(before[1], 2 * LIMIT)), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.fixture
@@ -27,6 +35,7 @@ def broker() -> Iterator[BrokerProcess]:
     made = BrokerProcess().start()
     FakeAdmin(made.endpoints).close()
     yield made
+    print(made.log())
     made.close()
 
 
@@ -55,6 +64,8 @@ def test_a_broker_without_descriptors_keeps_its_peers_and_takes_others_later(bro
             raw(path, kept)
             with contextlib.suppress(ConnectionResetError):
                 kept[-1].recv(1)  # libzmq greets whom it has accepted
+            if len(kept) % 10 == 0:
+                assert admin.ask("status")[0] == 200
     until(lambda: process.num_fds() <= LIMIT - spare_descriptors(LIMIT) + 1)
     assert Path(hidden_name(str(path))).is_socket()
     with pytest.raises(FileNotFoundError):
@@ -91,6 +102,8 @@ def test_over_tcp_connections_above_the_bound_are_ended(broker: BrokerProcess) -
         # libzmq greets each peer with ten bytes; one that is ended may see none of them.
         try:
             greeting = connection.recv(64)
+            if len(kept) < LIMIT // 2:
+                continue
             connection.settimeout(0.02)
             is_ended = not greeting or not connection.recv(64)
         except TimeoutError:
@@ -115,5 +128,5 @@ def test_files_left_hidden_by_a_killed_broker_do_not_stay(broker: BrokerProcess)
 
 
 def test_there_is_always_something_to_spare() -> None:
-    for limit in (64, 100, 1024, 20_480, resource.RLIM_INFINITY if resource.RLIM_INFINITY > 0 else 1 << 30):
+    for limit in (64, 100, 1600, 20_480, resource.RLIM_INFINITY if resource.RLIM_INFINITY > 0 else 1 << 30):
         assert 24 <= spare_descriptors(limit) <= max(24, limit // 2)
