@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import zts
+from zts.client.control import ControlClient
 from zts.client.jobs import answer_value
 from zts.errors import NoWorker, ServerStopping
 from zts.stopping import CUT_EARLY, REFUSAL, SAME_WISH_S, cut_text
@@ -83,6 +84,13 @@ def is_stopping(server: Server) -> bool:
 
 def said(answer: Answer) -> tuple[int, str]:
     return answer.status, str(answer.json()["message"])
+
+
+def arrived(server: Server) -> int:
+    """Return how many jobs have come to the broker."""
+    with ControlClient(f"ipc://{server.runtime_dir}/control.ipc") as control:
+        _, body = control.request("stats", {}, timeout_s=20)
+    return sum(model["requests"] for model in body["models"])
 
 
 def waiting(server: Server, count: int) -> Callable[[], bool]:
@@ -360,7 +368,9 @@ def test_each_role_alone_ends_within_its_budget(make_server: Callable[..., Serve
             model = "managed" if role == "node" else "tricky"
             rest = pool.submit(server.predict, model, b"sleep 600", timeout_s=60)
             wait_for(server.is_busy, "the request runs")
+            before = arrived(server)
             direct = client.submit(model, b"sleep 600", timeout_s=60)
+            wait_for(lambda: arrived(server) > before, "the broker has the client's job")
             children = psutil.Process(running[role].pid).children(recursive=True)
             running[role].send_signal(signal.SIGTERM)
             assert running[role].wait(60) == (EXIT_DRAIN_LIMIT if role == "worker" else 0)
