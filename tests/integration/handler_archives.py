@@ -33,8 +33,14 @@ def restored_process() -> Iterator[None]:
         os.environ.update(environment)
         for name in set(sys.modules) - modules:
             origin = getattr(sys.modules[name], "__file__", None) or ""
-            if name.split(".")[0] == "ts" or name == "zts.compat" or origin.startswith(tempfile.gettempdir() + "/"):
+            if name.split(".")[0] == "ts" or name == "zts.compat" or _is_temporary(origin):
                 del sys.modules[name]
+
+
+def _is_temporary(origin: str) -> bool:
+    """Return whether a test wrote this file; environment and repository may lie in the temporary folder, too."""
+    kept = (sys.prefix + "/", str(Path(__file__).parents[2]) + "/")
+    return origin.startswith(tempfile.gettempdir() + "/") and not origin.startswith(kept)
 
 
 def write_archive(folder: Path, files: dict[str, str], **model: str) -> Path:
