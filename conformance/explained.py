@@ -257,6 +257,7 @@ EXPLAINED: Final = (
     Explained("mnist-describe", "reason", "better: the usual phrase", "", "OK"),
     Explained("list-zero", "*", "A13", zts=r"\(absent\)|\[\{\"modelName.*"),
     Explained("oip-server*", "body.extensions", "A15", torchserve=_NEW),
+    Explained("*", "header:allow", "better: a 405 names the methods that there are", _NEW, "[A-Z, ]+"),
     Explained("tls-plain-*", "header:x-request-id", "better: every answer has an id", torchserve=_NEW),
     *_whole("shared-describe-version", "A17", "200", ".*modelName.*"),
     # 3
